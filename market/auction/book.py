@@ -1,0 +1,161 @@
+"""The book of one interval: what the auction is asked to clear (design section 9).
+
+Signs are injections: ``p_w`` and ``q_var`` are positive into the grid; an order's reactive
+injection is ``tan_phi`` times its active injection.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from grid.errors import InputError, Problem
+from market.messages.models import Price, Tariff
+
+ENERGY_WH_MAX = 2**40
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Interval(_Part):
+    """A half-open UTC interval ``[start, start + minutes)``."""
+
+    start: str
+    minutes: Literal[5, 15, 30, 60] = 15
+
+    @field_validator("start")
+    @classmethod
+    def _is_utc(cls, value: str) -> str:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("is not an ISO 8601 time such as 2016-06-15T12:00:00Z") from None
+        if moment.tzinfo is None or moment.utcoffset():
+            raise ValueError("is not a UTC time: end it with Z")
+        return value
+
+    @classmethod
+    def at(cls, unix_time: int, minutes: Literal[5, 15, 30, 60] = 15) -> Interval:
+        start = datetime.fromtimestamp(unix_time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return cls(start=start, minutes=minutes)
+
+    @property
+    def unix_time(self) -> int:
+        return int(datetime.fromisoformat(self.start).timestamp())
+
+    @property
+    def hours(self) -> float:
+        return self.minutes / 60
+
+
+class Limits(_Part):
+    """Limits that override the net's own, where given."""
+
+    v_min_pu: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    v_max_pu: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    max_loading_percent: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
+class Firm(_Part):
+    """A fixed injection at a connection point; consumption is negative."""
+
+    connection_point: str
+    p_w: FiniteFloat
+    q_var: FiniteFloat = 0.0
+
+
+class BookOrder(_Part):
+    """One bid or ask; a meter's order has one for each of its steps."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    connection_point: str
+    side: Literal["bid", "ask"]
+    energy_wh: Annotated[int, Field(gt=0, le=ENERGY_WH_MAX)]
+    limit_price: Price
+    tan_phi: Annotated[FiniteFloat, Field(ge=-10, le=10)] = 0.0
+    min_fill_percent: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class Book(_Part):
+    """Everything that flows on one feeder in one interval, and at which prices it may be moved."""
+
+    feeder: str | None = None
+    interval: Interval
+    tariff: Tariff
+    limits: Limits = Limits()
+    firm: Annotated[tuple[Firm, ...] | None, Field(strict=False)] = None
+    orders: Annotated[tuple[BookOrder, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _limits_are_ordered(self) -> Book:
+        low, high = self.limits.v_min_pu, self.limits.v_max_pu
+        if low is not None and high is not None and low >= high:
+            raise ValueError("limits.v_min_pu is not below limits.v_max_pu")
+        return self
+
+
+def validation_problems(source: str, error: ValidationError) -> list[Problem]:
+    """Pydantic's findings as problems with field paths such as ``orders[3].energy_wh``."""
+    problems = []
+    for detail in error.errors(include_url=False):
+        path = ""
+        for part in detail["loc"]:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        value: Any = detail["input"]
+        if isinstance(value, dict | list | tuple) or isinstance(value, BaseModel):
+            value = "…"
+        if detail["type"] == "missing":
+            value = None
+        reason = detail["msg"].removeprefix("Value error, ")
+        problems.append(Problem(source, path, value, reason[:1].lower() + reason[1:]))
+    return problems
+
+
+def _order_problems(source: str, book: Book) -> list[Problem]:
+    problems = []
+    seen: dict[str, int] = {}
+    for index, order in enumerate(book.orders):
+        place = f"orders[{index}]"
+        if order.id in seen:
+            reason = f"is the id of orders[{seen[order.id]}] already"
+            problems.append(Problem(source, f"{place}.id", order.id, reason))
+        seen.setdefault(order.id, index)
+        if not book.tariff.floor <= order.limit_price <= book.tariff.cap:
+            reason = f"is outside the tariff's floor {book.tariff.floor} and cap {book.tariff.cap}"
+            problems.append(Problem(source, f"{place}.limit_price", order.limit_price, reason))
+    return problems
+
+
+def parse_book(document: object, source: str) -> Book:
+    """A checked book from decoded JSON; every problem is listed at once (:class:`InputError`)."""
+    try:
+        book = Book.model_validate(document)
+    except ValidationError as error:
+        raise InputError(validation_problems(source, error)) from None
+    problems = _order_problems(source, book)
+    if problems:
+        raise InputError(problems)
+    return book
+
+
+def read_book(path: Path) -> Book:
+    """The book in a JSON file; NaN and Infinity are refused as JSON refuses them."""
+
+    def refuse(constant: str) -> object:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so the book cannot be read") from None
+    except ValueError as error:
+        raise InputError.single(str(path), "", str(error), "so it is no JSON document") from None
+    return parse_book(document, str(path))

@@ -1,0 +1,129 @@
+"""The clearing record: what an interval's auction came to (design section 9).
+
+Energies are Wh, prices µEUR/kWh, injections positive into the grid. Its integers are exact; the
+certificate carries what a verifier needs to recompute optimality without a solver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from market.auction.book import Interval
+from market.messages.signing import canonical_json
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fill(_Part):
+    """What an order got: ``price`` is what it pays or earns, fees included."""
+
+    order_id: str
+    energy_wh: int
+    price: int
+
+
+class Trade(_Part):
+    """Energy from a seller to a buyer; the network keeps the difference of the two prices.
+
+    Counterparties are order ids, ``firm:<connection point>``, ``retailer`` or ``network``.
+    """
+
+    buy: str
+    sell: str
+    energy_wh: int
+    buy_price: int
+    sell_price: int
+
+
+class NodePrice(_Part):
+    """The DLMP of a bus and its parts, which add up to it exactly; ``price_q`` is per kvarh."""
+
+    bus: int
+    price: int
+    energy: int
+    losses: int
+    congestion: int
+    voltage: int
+    price_q: int
+
+
+class BindingLimit(_Part):
+    """A limit that binds. Currents tell ``loading_percent``, voltages ``v_pu``."""
+
+    element: str
+    side: str | None = None
+    kind: Literal["current", "v_min", "v_max"]
+    loading_percent: float | None = None
+    v_pu: float | None = None
+    shadow_price_eur_per_mwh: float
+
+
+class AcCheck(_Part):
+    """What the AC power flow of the rounded awards says; ``None`` where it has no solution."""
+
+    v_min_pu: float | None
+    v_max_pu: float | None
+    loading_max_percent: float | None
+    violations: int
+    slack_mismatch_w: float
+    iterations: int
+    stale_rows: int
+
+
+class Certificate(_Part):
+    """Primal and dual objective of the last linear program, and the hashes of what it was about."""
+
+    primal_eur: float
+    dual_eur: float
+    gap_eur: float
+    feeder_sha256: str
+    limits_sha256: str
+    book_sha256: str
+    duals: dict[str, float]
+
+
+class Setpoint(_Part):
+    """A relieving setpoint of a suspended interval: the energy an order should move."""
+
+    order_id: str
+    energy_wh: int
+
+
+class ClearingRecord(_Part):
+    status: Literal["cleared", "suspended"]
+    reason: str | None = None
+    feeder: str
+    interval: Interval
+    welfare_eur: float
+    import_wh: int
+    export_wh: int
+    losses_wh: int
+    fills: tuple[Fill, ...]
+    trades: tuple[Trade, ...]
+    prices: tuple[NodePrice, ...]
+    binding: tuple[BindingLimit, ...]
+    setpoints: tuple[Setpoint, ...] = ()
+    ac: AcCheck
+    certificate: Certificate | None
+
+    def json_document(self) -> dict[str, object]:
+        """The record as JSON values; ``reason`` and ``setpoints`` only where there are any."""
+        document = self.model_dump(mode="json")
+        for optional in ("reason", "setpoints"):
+            if not document[optional]:
+                del document[optional]
+        for limit in document["binding"]:
+            for optional in ("side", "loading_percent", "v_pu"):
+                if limit[optional] is None:
+                    del limit[optional]
+        return document
+
+
+def sha256_of(value: object) -> str:
+    """sha256 of canonical JSON, hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

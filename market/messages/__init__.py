@@ -1,0 +1,1 @@
+"""The messages between meters and market, and their signatures."""
