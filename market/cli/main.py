@@ -1,0 +1,99 @@
+"""The command ``peergrid``: one group whose sub-commands are imported only when they are called.
+
+Whatever goes wrong ends as one plain line per error on standard error and an exit status: 2 for bad usage
+or bad input, 3 for a suspended interval, 1 for anything else. A traceback is shown only with ``--debug``
+or ``PEERGRID_DEBUG=1``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from grid.errors import InputError, PeergridError
+
+COMMANDS = {
+    "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
+    "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
+    "feeder": ("market.cli.feeder", "List feeders, or check one."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and first lines without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("peergrid"), prog_name="peergrid")
+@click.option("--debug", is_flag=True, envvar="PEERGRID_DEBUG", help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """A peer-to-peer energy market on a real distribution feeder."""
+    context.obj = debug
+
+
+def say(line: str) -> None:
+    """One message to the user, on standard error."""
+    click.echo(f"peergrid: {line}", err=True)
+
+
+def wants_traceback(arguments: Sequence[str]) -> bool:
+    return "--debug" in arguments or os.environ.get("PEERGRID_DEBUG", "0") not in ("", "0")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command and returns its exit status."""
+    try:
+        status = cli.main(args=list(arguments), prog_name="peergrid", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        say(" ".join(error.format_message().split()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        return 1
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  nobody reads it any more
+        return 1
+    except PeergridError as error:
+        if wants_traceback(arguments):
+            traceback.print_exc()
+        problems = error.problems if isinstance(error, InputError) else (" ".join(str(error).split()),)
+        for problem in problems:
+            say(str(problem))
+        return error.exit_status
+    except Exception as error:
+        if wants_traceback(arguments):
+            traceback.print_exc()
+        say(f"{type(error).__name__}: {' '.join(str(error).split())}; --debug shows where")
+        return 1
+
+
+def main() -> None:
+    # One thread for each process: the matrices are small and the processes several.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.exit(run(sys.argv[1:]))
