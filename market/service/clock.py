@@ -1,0 +1,24 @@
+"""The market's clock. It is passed in everywhere; nothing below asks the machine for the time."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> int:
+        """Unix seconds on the market's clock."""
+
+
+class SimulatedClock:
+    """Time that moves only when the market moves it, and never back."""
+
+    def __init__(self, now: int) -> None:
+        self._now = now
+
+    def now(self) -> int:
+        return self._now
+
+    def advance_to(self, moment: int) -> None:
+        """Moves to ``moment``, unless it has passed."""
+        self._now = max(self._now, moment)

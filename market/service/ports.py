@@ -1,0 +1,80 @@
+"""What the engine is given from outside: the feeder's physics, the chain, and whom it tells of its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from market.auction.book import Book, Firm
+from market.auction.record import ClearingRecord
+
+Document = Mapping[str, Any]
+Stage = Literal["gate", "settle", "clear", "compare", "publish", "store", "chain"]
+
+
+@dataclass(frozen=True)
+class Physics:
+    """The feeder as the market sees it; all of them pure functions of their arguments.
+
+    ``clear`` clears a book under the feeder's limits. ``without_network`` clears it as if there were none and tells
+    what the AC power flow says of that. ``check`` tells what it says of the given injections. ``outsiders`` tells the
+    forecast of every connection point in the interval (by its start) except those named, which have an order.
+    ``bus_of`` is the bus of a connection point. The two documents are stored as JSON, as they come.
+    """
+
+    clear: Callable[[Book], ClearingRecord]
+    without_network: Callable[[Book], Document]
+    check: Callable[[Sequence[Firm]], Document]
+    outsiders: Callable[[int, frozenset[str]], Sequence[Firm]]
+    bus_of: Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Sent:
+    """How a batch went on the chain."""
+
+    tx_hash: str
+    gas: int
+
+
+class Settler(Protocol):
+    """The chain, as the engine needs it. All calls block and may come from another thread, one at a time."""
+
+    def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
+        """Puts net positions (µEUR by holder's address, sum zero) on the chain at time ``at``.
+
+        Returns when that is final. A sequence that is on the chain already is not sent again: the call then tells how
+        it went. Raises :class:`grid.errors.ChainError`.
+        """
+
+    def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
+        """Token balances, µEUR."""
+
+    def total_supply(self) -> int:
+        """All tokens there are, µEUR."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A stage of an interval's wave is over. ``index`` counts from 0; ``seconds`` are real ones."""
+
+    index: int
+    interval_start: int
+    stage: Stage
+    seconds: float
+
+
+@dataclass
+class Tally:
+    """What a run came to in this process, for the summary."""
+
+    messages_in: int = 0
+    messages_rejected: int = 0
+    receipts: int = 0
+    awards: int = 0
+    gates: int = 0
+    clearings: int = 0
+    transactions: int = 0
+    gas: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)

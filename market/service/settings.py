@@ -1,0 +1,91 @@
+"""What an operator decides about one market: one strict model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from market.messages.models import Address, FeederId, Tariff, UnixTime
+from market.messages.signing import canonical_json
+
+SettleEvery = Literal["interval", "hour", "day"]
+Role = Literal["retailer", "network", "imbalance", "rounding"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Member(_Part):
+    """One registered meter and the household behind it.
+
+    ``tan_phi_ppm`` is the fixed tan φ of its flexible energy in millionths, ``fuse_w`` the most it can draw,
+    ``deposit_ueur`` what its owner has in the escrow when the market starts.
+    """
+
+    meter: Address
+    owner: Address
+    connection_point: Annotated[str, Field(min_length=1, max_length=100)]
+    bus: Annotated[int, Field(ge=0)]
+    tan_phi_ppm: Annotated[int, Field(ge=-10_000_000, le=10_000_000)] = 0
+    fuse_w: Annotated[int, Field(gt=0, le=10_000_000)] = 43_500
+    deposit_ueur: Annotated[int, Field(ge=0)]
+
+
+class Treasury(_Part):
+    """A named account of the market's own: its holder on the chain and its deposit."""
+
+    address: Address
+    deposit_ueur: Annotated[int, Field(ge=0)]
+
+
+class MarketSettings(_Part):
+    """One market on one feeder from ``first_interval_start`` for ``intervals`` intervals.
+
+    ``gate_closure_s`` is the time from gate closure to the interval's start, ``patience_s`` the longest that the
+    market waits in real time for what is missing (simulated time only ends when all have spoken, or then).
+    """
+
+    feeder: FeederId
+    feeder_name: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
+    minutes: Literal[5, 15, 30, 60] = 15
+    first_interval_start: UnixTime
+    intervals: Annotated[int, Field(gt=0, le=10_000_000)]
+    gate_closure_s: Annotated[int, Field(gt=0)] = 300
+    tariff: Tariff
+    settle_every: SettleEvery = "hour"
+    patience_s: Annotated[float, Field(gt=0)] = 30.0
+    treasuries: dict[Role, Treasury]
+    configuration_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "0" * 64
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.first_interval_start % (60 * self.minutes):
+            raise ValueError(f"first_interval_start is not on a boundary of {self.minutes} minutes")
+        if self.gate_closure_s >= 60 * self.minutes:
+            raise ValueError("gate_closure_s is not below the interval's length")
+        if len(self.treasuries) != 4:
+            raise ValueError("treasuries needs retailer, network, imbalance and rounding")
+        return self
+
+    @property
+    def seconds(self) -> int:
+        """The length of an interval, s."""
+        return 60 * self.minutes
+
+    def start_of(self, index: int) -> int:
+        """Start of the ``index``-th interval, Unix seconds."""
+        return self.first_interval_start + index * self.seconds
+
+    def identity(self) -> dict[str, str]:
+        """What a database must have been made with to be opened with these settings."""
+        document = self.model_dump(mode="json", exclude={"patience_s"})
+        return {
+            "feeder": self.feeder,
+            "feeder_name": self.feeder_name,
+            "seed": str(self.seed),
+            "settings_sha256": hashlib.sha256(canonical_json(document)).hexdigest(),
+        }

@@ -1,0 +1,1 @@
+"""The market's database: the one place where SQL lives."""
