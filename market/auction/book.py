@@ -110,7 +110,7 @@ def validation_problems(source: str, error: ValidationError) -> list[Problem]:
         for part in detail["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
         value: Any = detail["input"]
-        if isinstance(value, dict | list | tuple) or isinstance(value, BaseModel):
+        if isinstance(value, dict | list | tuple | BaseModel):
             value = "…"
         if detail["type"] == "missing":
             value = None

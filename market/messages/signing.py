@@ -8,7 +8,6 @@ Structs that the chain checks (Binding) and those it does not (Award, Clearing) 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -146,19 +145,12 @@ def struct_hash(message: Message) -> bytes:
             )
             steps = keccak(b"".join(map(_step_hash, message.steps)))
             return keccak(
-                _ORDER_TYPE
-                + _address(message.meter)
-                + feeder_hash(message.feeder)
-                + b"".join(words)
-                + steps
+                _ORDER_TYPE + _address(message.meter) + feeder_hash(message.feeder) + b"".join(words) + steps
             )
         case Receipt():
             words = map(_word, (message.kind, message.up_to, message.result, message.received_at))
             return keccak(
-                _RECEIPT_TYPE
-                + _address(message.meter)
-                + b"".join(words)
-                + bytes.fromhex(message.digest[2:])
+                _RECEIPT_TYPE + _address(message.meter) + b"".join(words) + bytes.fromhex(message.digest[2:])
             )
         case Award():
             return keccak(
@@ -211,7 +203,8 @@ class Signer:
     def sign_digest(self, digest: bytes) -> str:
         """65 bytes r ‖ s ‖ v with v = 27 or 28, as hex."""
         signature = self._key.sign_recoverable(digest, hasher=None)
-        return "0x" + signature[:64].hex() + format(signature[64] + 27, "02x")
+        raw = bytes(signature)
+        return "0x" + raw[:64].hex() + format(raw[64] + 27, "02x")
 
     def sign(self, domain: Domain, message: M) -> M:
         """The same message with its signature."""
@@ -230,7 +223,7 @@ def recover(digest: bytes, signature: str) -> str | None:
         return None
     try:
         key = PublicKey.from_signature_and_message(raw[:64] + bytes([raw[64] - 27]), digest, hasher=None)
-    except Exception:  # noqa: BLE001  coincurve raises bare Exception for points off the curve
+    except Exception:  # coincurve raises bare Exception for points off the curve
         return None
     return address_of(key)
 
@@ -239,5 +232,3 @@ def is_signed_by(domain: Domain, message: Message, signer: str) -> bool:
     """Whether ``message.sig`` is ``signer``'s signature of the message."""
     signature: str = message.sig  # type: ignore[attr-defined]
     return recover(message_digest(domain, message), signature) == signer
-
-

@@ -1,0 +1,146 @@
+"""AC power flow by the Z-bus fixed point, and the adjoint that gives sensitivities.
+
+With slack nodes r and other nodes p, ``Z = Ypp⁻¹`` and ``V0 = −Z·Ypr·Vr``, the solution is the fixed
+point of ``V ← V0 + Z·conj(S/V)`` (design section 4).  Z is dense up to :data:`DENSE_NODES_MAX` nodes and
+a sparse LU factor above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse.linalg import splu
+
+from grid.errors import PowerFlowError
+from grid.feeder import Complexes, Feeder, Floats, Ints
+
+DENSE_NODES_MAX = 3000
+ITERATIONS_MAX = 200
+TOLERANCE_PU = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class OperatingPoint:
+    """A solved power flow.
+
+    ``v`` node voltages [n] complex pu, ``p_w`` and ``q_var`` the injections [n] it was solved for,
+    ``slack_w`` the net active power that flows in over all slack nodes (import > 0).
+    """
+
+    v: Complexes
+    p_w: Floats
+    q_var: Floats
+    slack_w: float
+
+    @cached_property
+    def v_pu(self) -> Floats:
+        return np.abs(self.v)
+
+
+class PowerFlow:
+    """Power flow and sensitivities of one feeder; holds only what follows from the feeder."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        self.feeder = feeder
+        y = feeder.admittance
+        pq, slack = feeder.pq, feeder.slack
+        self._dense = len(pq) <= DENSE_NODES_MAX
+        ypp = y[pq][:, pq]
+        if self._dense:
+            self._z = np.ascontiguousarray(np.linalg.inv(ypp.toarray()))
+        else:
+            self._lu = splu(ypp.tocsc())
+        self.v_idle: Complexes = -self._solve(np.asarray(y[pq][:, slack] @ feeder.v_slack))
+        """Voltages of the other nodes when nothing injects [n − s]."""
+        self._y_slack = y[slack]
+        self._slack_gradient = np.asarray(np.conj(feeder.v_slack) @ y[slack][:, pq]).ravel()
+
+    def _solve(self, current: Complexes) -> Complexes:
+        """Z · current for the other nodes."""
+        return np.asarray(self._z @ current if self._dense else self._lu.solve(current))
+
+    def _solve_transposed(self, rows: Complexes) -> Complexes:
+        """rows · Z for [k, n − s] rows."""
+        return np.asarray(rows @ self._z if self._dense else self._lu.solve(rows.T, trans="T").T)
+
+    def solve(self, p_w: Floats, q_var: Floats, start: OperatingPoint | None = None) -> OperatingPoint:
+        """The operating point of injections [n], W and var.
+
+        ``start`` only shortens the way: the fixed point is followed to 1e-12 pu.  Raises
+        :class:`PowerFlowError` where there is no solution.
+        """
+        feeder = self.feeder
+        s_conj = (p_w - 1j * q_var)[feeder.pq] / feeder.base_va
+        v: Complexes = self.v_idle if start is None else start.v[feeder.pq]
+        for _ in range(ITERATIONS_MAX):
+            following = self.v_idle + self._solve(s_conj / np.conj(v))
+            change = np.abs(following - v).max(initial=0.0)
+            v = following
+            if not change < 1e3:
+                break
+            if change < TOLERANCE_PU:
+                return self._point(v, p_w, q_var)
+        generation_kw, load_kw = p_w[p_w > 0].sum() / 1e3, -p_w[p_w < 0].sum() / 1e3
+        raise PowerFlowError(
+            f"{feeder.name}: no power flow for {generation_kw:.1f} kW of generation and {load_kw:.1f} kW of load: "
+            "that is beyond what the feeder can carry"
+        )
+
+    def _point(self, v_pq: Complexes, p_w: Floats, q_var: Floats) -> OperatingPoint:
+        feeder = self.feeder
+        v = np.empty(feeder.node_count, np.complex128)
+        v[feeder.slack], v[feeder.pq] = feeder.v_slack, v_pq
+        into_feeder = float((np.conj(feeder.v_slack) @ (self._y_slack @ v)).real)
+        slack_w = into_feeder * feeder.base_va - float(p_w[feeder.slack].sum())
+        return OperatingPoint(v, p_w, q_var, slack_w)
+
+    def loading(self, point: OperatingPoint) -> Floats:
+        """|I| of each limited current [m], 1.0 at its rating."""
+        return np.asarray(np.abs(self.feeder.current_map @ point.v))
+
+    def _adjoint(self, point: OperatingPoint, c: Complexes) -> tuple[Floats, Floats]:
+        """∂f/∂p and ∂f/∂q [k, n], per W and var, of ``f = Re(cᵀV)`` for rows c [k, n − s]."""
+        feeder = self.feeder
+        pq, v = feeder.pq, point.v[feeder.pq]
+        w = (point.p_w - 1j * point.q_var)[pq] / feeder.base_va / np.conj(v) ** 2
+        scale = np.abs(c).max(initial=1e-300)
+        y = c
+        for _ in range(ITERATIONS_MAX):
+            through = self._solve_transposed(y)
+            following = c - np.conj(through * w)
+            change = np.abs(following - y).max(initial=0.0)
+            y = following
+            if change <= 1e-12 * scale:
+                break
+        else:
+            raise PowerFlowError(
+                f"{feeder.name}: sensitivities do not settle: the feeder is near voltage collapse"
+            )
+        u = self._solve_transposed(y) / np.conj(v)
+        by_p, by_q = np.zeros((len(c), feeder.node_count)), np.zeros((len(c), feeder.node_count))
+        by_p[:, pq], by_q[:, pq] = u.real / feeder.base_va, u.imag / feeder.base_va
+        return by_p, by_q
+
+    def slack_gradient(self, point: OperatingPoint) -> tuple[Floats, Floats]:
+        """∂slack_w/∂p and ∂slack_w/∂q [n], W per W and per var; −1 for p at a slack node."""
+        by_p, by_q = self._adjoint(point, self._slack_gradient[None, :])
+        by_p *= self.feeder.base_va
+        by_q *= self.feeder.base_va
+        by_p[0, self.feeder.slack] = -1.0
+        return by_p[0], by_q[0]
+
+    def voltage_gradient(self, point: OperatingPoint, nodes: Ints) -> tuple[Floats, Floats]:
+        """∂|V_i|/∂p and ∂q [k, n], pu per W and var, for k nodes that are no slack."""
+        c = np.zeros((len(nodes), self.feeder.node_count), np.complex128)
+        c[np.arange(len(nodes)), nodes] = np.conj(point.v[nodes]) / point.v_pu[nodes]
+        return self._adjoint(point, c[:, self.feeder.pq])
+
+    def current_gradient(self, point: OperatingPoint, rows: Ints) -> tuple[Floats, Floats]:
+        """∂|I_k|/∂p and ∂q [k, n], rated current per W and var, for limited currents by row."""
+        maps = self.feeder.current_map[rows]
+        current = maps @ point.v
+        direction = np.conj(current) / np.maximum(np.abs(current), 1e-12)
+        c = maps.multiply(direction[:, None]).toarray()
+        return self._adjoint(point, c[:, self.feeder.pq])
