@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
+import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
+/// @title Credit in a market, backed 1:1 by a stablecoin
+/// @notice Amounts are µEUR: the stablecoin has 6 decimals and so has the credit.
+///
+/// Invariants:
+/// - stablecoin held here >= `totalSupply()` + `pendingTotal`; it is more only if someone sent it here by mistake;
+/// - credit comes into being by a deposit of the same amount and ends by an announced withdrawal only;
+/// - holders cannot move credit among themselves, so what backs a holder's orders cannot run away;
+/// - what was announced is paid to its account when due: no role, no pause and no other contract is asked.
+///
+/// @dev The stablecoin must neither take a fee on transfer nor rebase.
+abstract contract BackedCredit is ERC20 {
+    using SafeERC20 for IERC20;
+
+    struct Withdrawal {
+        /// µEUR that no longer count as credit.
+        uint128 amount;
+        /// Unix seconds from which on the amount is paid.
+        uint64 dueAt;
+    }
+
+    uint8 private constant DECIMALS = 6;
+
+    /// @notice What backs the credit.
+    IERC20 public immutable stablecoin;
+    /// @notice Seconds between announcing a withdrawal and its payment.
+    uint64 public immutable withdrawalDelay;
+    /// @notice Sum of all announced withdrawals that have not been paid, µEUR.
+    uint256 public pendingTotal;
+
+    mapping(address account => Withdrawal) private _withdrawals;
+
+    event Deposited(address indexed payer, address indexed account, uint256 amount);
+    event WithdrawalAnnounced(address indexed account, uint256 amount, uint256 pending, uint256 dueAt);
+    event Withdrawn(address indexed account, uint256 amount);
+
+    /// @notice The stablecoin must have 6 decimals.
+    error UnsupportedDecimals(uint8 decimals);
+    /// @notice Credit moves by settlement only.
+    error CreditNotTransferable();
+    /// @notice The clearing account can hold no credit between settlements.
+    error ClearingAccountRefused();
+    /// @notice Nothing to deposit or to withdraw.
+    error ZeroAmount();
+    /// @notice The withdrawal becomes due at `dueAt` (0: none was announced).
+    error WithdrawalNotDue(address account, uint256 dueAt);
+
+    constructor(IERC20Metadata stablecoin_, uint64 withdrawalDelay_) {
+        uint8 stablecoinDecimals = stablecoin_.decimals();
+        require(stablecoinDecimals == DECIMALS, UnsupportedDecimals(stablecoinDecimals));
+        stablecoin = stablecoin_;
+        withdrawalDelay = withdrawalDelay_;
+    }
+
+    /// @inheritdoc ERC20
+    function decimals() public pure override returns (uint8) {
+        return DECIMALS;
+    }
+
+    /// @notice Credits `account` with `amount` µEUR, which the caller pays and has approved.
+    function depositFor(address account, uint256 amount) public virtual {
+        _deposit(_msgSender(), account, amount);
+    }
+
+    /// @notice Credits `owner` with `amount` µEUR that `owner` pays, on the word of its ERC-2612 permit for this
+    /// contract. Anyone may bring the permit: the credit goes to `owner`.
+    function depositWithPermit(address owner, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s)
+        public
+        virtual
+    {
+        // A permit that someone else has already brought to the stablecoin has done its work: go on with what
+        // it allowed, and let the transfer judge.
+        try IERC20Permit(address(stablecoin)).permit(owner, address(this), amount, deadline, v, r, s) {} catch {}
+        _deposit(owner, owner, amount);
+    }
+
+    /// @notice Takes `amount` µEUR out of the caller's credit at once and pays it out after {withdrawalDelay}.
+    /// @dev A further announcement adds to the pending amount and starts the delay of all of it again.
+    function announceWithdrawal(uint256 amount) external {
+        require(amount > 0, ZeroAmount());
+        address account = _msgSender();
+        _burn(account, amount);
+        pendingTotal += amount;
+        Withdrawal storage withdrawal = _withdrawals[account];
+        // A credit of more than 2^128 µEUR cannot be: no stablecoin has a supply near it.
+        withdrawal.amount += uint128(amount);
+        withdrawal.dueAt = uint64(block.timestamp) + withdrawalDelay;
+        emit WithdrawalAnnounced(account, amount, withdrawal.amount, withdrawal.dueAt);
+    }
+
+    /// @notice Pays `account` what is due to it. Anyone may call.
+    function withdraw(address account) external {
+        Withdrawal memory withdrawal = _withdrawals[account];
+        require(
+            withdrawal.amount > 0 && block.timestamp >= withdrawal.dueAt, WithdrawalNotDue(account, withdrawal.dueAt)
+        );
+        delete _withdrawals[account];
+        pendingTotal -= withdrawal.amount;
+        emit Withdrawn(account, withdrawal.amount);
+        stablecoin.safeTransfer(account, withdrawal.amount);
+    }
+
+    /// @notice What `account` has announced and not been paid.
+    function pendingWithdrawal(address account) external view returns (Withdrawal memory) {
+        return _withdrawals[account];
+    }
+
+    /// @notice Refused: credit moves by settlement only.
+    function transfer(address, uint256) public pure override returns (bool) {
+        revert CreditNotTransferable();
+    }
+
+    /// @notice Refused: credit moves by settlement only.
+    function transferFrom(address, address, uint256) public pure override returns (bool) {
+        revert CreditNotTransferable();
+    }
+
+    /// @notice Refused: there is nothing that an allowance could be used for.
+    function approve(address, uint256) public pure override returns (bool) {
+        revert CreditNotTransferable();
+    }
+
+    function _deposit(address payer, address account, uint256 amount) private {
+        require(amount > 0, ZeroAmount());
+        require(account != address(this), ClearingAccountRefused());
+        _mint(account, amount);
+        emit Deposited(payer, account, amount);
+        stablecoin.safeTransferFrom(payer, address(this), amount);
+    }
+}

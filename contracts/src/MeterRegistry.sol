@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
+import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+
+/// @title Which meter stands at which connection point, and whose it is
+/// @notice The meter's own key signs that it belongs to `owner` at `connectionPoint`; the registrar brings the
+/// binding. So the registrar cannot make up a meter, and nobody but it can occupy a connection point.
+///
+/// Invariants:
+/// - a meter has at most one connection point and a connection point at most one meter (a bijection);
+/// - a binding is used once: each takes the meter's next nonce, and revocation does not give it back.
+contract MeterRegistry is EIP712, Nonces, AccessControl {
+    /// @notice May bring bindings.
+    bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
+
+    bytes32 private constant BINDING_TYPEHASH = keccak256(
+        "Binding(address meter,address owner,bytes32 connectionPoint,uint256 nonce,uint64 deadline)"
+    );
+
+    /// @notice What a meter signs.
+    struct Binding {
+        /// The meter: the address of its key.
+        address meter;
+        /// The wallet that its energy is settled with.
+        address owner;
+        /// keccak256(market salt, connection point): the point itself stays private.
+        bytes32 connectionPoint;
+        /// The meter's next nonce.
+        uint256 nonce;
+        /// Unix seconds: the last time at which the binding can be brought.
+        uint64 deadline;
+    }
+
+    struct Meter {
+        address owner;
+        bytes32 connectionPoint;
+    }
+
+    mapping(address meter => Meter) private _meters;
+
+    /// @notice The meter at a connection point, or zero.
+    mapping(bytes32 connectionPoint => address) public meterAt;
+
+    event MeterBound(address indexed meter, address indexed owner, bytes32 indexed connectionPoint, uint256 nonce);
+    event MeterRevoked(address indexed meter, address indexed owner, bytes32 indexed connectionPoint);
+
+    /// @notice There must be one signature for each binding.
+    error SignatureCountMismatch(uint256 bindings, uint256 signatures);
+    /// @notice The binding came too late.
+    error BindingExpired(address meter, uint64 deadline);
+    /// @notice The binding is signed by another key than the meter's.
+    error NotSignedByMeter(address meter, address signer);
+    /// @notice The meter is bound already: its owner has to revoke first.
+    error MeterAlreadyBound(address meter);
+    /// @notice Another meter stands at the connection point.
+    error ConnectionPointTaken(bytes32 connectionPoint, address meter);
+    /// @notice Neither an owner nor a connection point can be zero.
+    error EmptyBinding(address meter);
+    /// @notice Only the owner of a bound meter revokes it.
+    error NotMeterOwner(address meter, address caller);
+
+    constructor(address admin, address registrar) EIP712("Peergrid", "1") {
+        _grantRole(DEFAULT_ADMIN_ROLE, admin);
+        _grantRole(REGISTRAR_ROLE, registrar);
+    }
+
+    /// @notice Binds meters, all of them or none. `signatures[i]` is the meter's EIP-712 signature of `bindings[i]`.
+    function register(Binding[] calldata bindings, bytes[] calldata signatures) external onlyRole(REGISTRAR_ROLE) {
+        require(bindings.length == signatures.length, SignatureCountMismatch(bindings.length, signatures.length));
+        for (uint256 i = 0; i < bindings.length; ++i) {
+            _register(bindings[i], signatures[i]);
+        }
+    }
+
+    /// @notice Unbinds the caller's meter and frees its connection point.
+    function revoke(address meter) external {
+        Meter memory bound = _meters[meter];
+        require(bound.owner != address(0) && bound.owner == _msgSender(), NotMeterOwner(meter, _msgSender()));
+        delete _meters[meter];
+        delete meterAt[bound.connectionPoint];
+        emit MeterRevoked(meter, bound.owner, bound.connectionPoint);
+    }
+
+    /// @notice Owner and connection point of a meter; zeros where it is not bound.
+    function meterOf(address meter) external view returns (Meter memory) {
+        return _meters[meter];
+    }
+
+    function _register(Binding calldata binding, bytes calldata signature) private {
+        address meter = binding.meter;
+        require(binding.owner != address(0) && binding.connectionPoint != 0, EmptyBinding(meter));
+        require(block.timestamp <= binding.deadline, BindingExpired(meter, binding.deadline));
+
+        bytes32 structHash = keccak256(
+            abi.encode(
+                BINDING_TYPEHASH, meter, binding.owner, binding.connectionPoint, binding.nonce, binding.deadline
+            )
+        );
+        address signer = ECDSA.recoverCalldata(_hashTypedDataV4(structHash), signature);
+        require(signer == meter, NotSignedByMeter(meter, signer));
+        _useCheckedNonce(meter, binding.nonce);
+
+        require(_meters[meter].owner == address(0), MeterAlreadyBound(meter));
+        address other = meterAt[binding.connectionPoint];
+        require(other == address(0), ConnectionPointTaken(binding.connectionPoint, other));
+
+        _meters[meter] = Meter(binding.owner, binding.connectionPoint);
+        meterAt[binding.connectionPoint] = meter;
+        emit MeterBound(meter, binding.owner, binding.connectionPoint, binding.nonce);
+    }
+}
