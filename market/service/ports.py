@@ -1,4 +1,6 @@
-"""What the engine is given from outside: the feeder's physics, the chain, and whom it tells of its progress."""
+"""What the engine is given from outside: the feeder's physics, the chain, and whom it tells of its
+progress.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ Stage = Literal["gate", "settle", "clear", "compare", "publish", "store", "chain
 class Physics:
     """The feeder as the market sees it; all of them pure functions of their arguments.
 
-    ``clear`` clears a book under the feeder's limits. ``without_network`` clears it as if there were none and tells
-    what the AC power flow says of that. ``check`` tells what it says of the given injections. ``outsiders`` tells the
-    forecast of every connection point in the interval (by its start) except those named, which have an order.
-    ``bus_of`` is the bus of a connection point. The two documents are stored as JSON, as they come.
+    ``clear`` clears a book under the feeder's limits. ``without_network`` clears it as if there were none and
+    tells what the AC power flow says of that. ``check`` tells what it says of the given injections.
+    ``outsiders`` tells the forecast of every connection point in the interval (by its start) except those
+    named, which have an order. ``bus_of`` is the bus of a connection point. The two documents are stored as
+    JSON, as they come.
     """
 
     clear: Callable[[Book], ClearingRecord]
@@ -44,8 +47,8 @@ class Settler(Protocol):
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         """Puts net positions (µEUR by holder's address, sum zero) on the chain at time ``at``.
 
-        Returns when that is final. A sequence that is on the chain already is not sent again: the call then tells how
-        it went. Raises :class:`grid.errors.ChainError`.
+        Returns when that is final. A sequence that is on the chain already is not sent again: the call then
+        tells how it went. Raises :class:`grid.errors.ChainError`.
         """
 
     def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:

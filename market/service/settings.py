@@ -44,8 +44,9 @@ class Treasury(_Part):
 class MarketSettings(_Part):
     """One market on one feeder from ``first_interval_start`` for ``intervals`` intervals.
 
-    ``gate_closure_s`` is the time from gate closure to the interval's start, ``patience_s`` the longest that the
-    market waits in real time for what is missing (simulated time only ends when all have spoken, or then).
+    ``gate_closure_s`` is the time from gate closure to the interval's start, ``patience_s`` the longest that
+    the market waits in real time for what is missing (simulated time only ends when all have spoken, or
+    then).
     """
 
     feeder: FeederId
