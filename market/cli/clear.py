@@ -62,9 +62,7 @@ def show_record(record: ClearingRecord) -> None:
     facts.add_column(style="dim")
     facts.add_column()
     traded_wh = sum(
-        trade.energy_wh
-        for trade in record.trades
-        if not {trade.buy, trade.sell} & {"retailer", "network"}
+        trade.energy_wh for trade in record.trades if not {trade.buy, trade.sell} & {"retailer", "network"}
     )
     facts.add_row("traded inside the feeder", kwh(traded_wh))
     facts.add_row("imported, exported", f"{kwh(record.import_wh)}, {kwh(record.export_wh)}")

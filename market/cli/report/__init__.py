@@ -1,0 +1,1 @@
+"""The day's pictures in one HTML file that asks nothing of the network."""
