@@ -1,0 +1,42 @@
+"""Net positions of a settlement batch, packed as ``src/Positions.sol`` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+POSITIONS_MAX = 1500
+POSITION_BYTES = 28
+_AMOUNT_MAX = 2**63 - 1
+
+
+def pack_positions(net_ueur: Mapping[str, int]) -> bytes:
+    """Packs what each account gets (> 0) or owes (< 0), in µEUR; accounts with nothing are left out.
+
+    Debits come before credits, each by ascending account. Raises ValueError where the sum is not zero, an
+    amount does not fit into an int64, or there are more than a batch may have.
+    """
+    total = sum(net_ueur.values())
+    if total != 0:
+        raise ValueError(f"net positions sum to {total} µEUR, not 0")
+    accounts = {bytes.fromhex(account[2:]): amount for account, amount in net_ueur.items() if amount}
+    if len(accounts) > POSITIONS_MAX:
+        raise ValueError(f"{len(accounts)} positions are more than {POSITIONS_MAX}")
+    for account, amount in accounts.items():
+        if len(account) != 20:
+            raise ValueError(f"0x{account.hex()} is no address")
+        if abs(amount) > _AMOUNT_MAX:
+            raise ValueError(f"0x{account.hex()}: {amount} µEUR does not fit into a position")
+    ordered = sorted(accounts.items(), key=lambda position: (position[1] > 0, position[0]))
+    return b"".join(account + amount.to_bytes(8, "big", signed=True) for account, amount in ordered)
+
+
+def unpack_positions(packed: bytes) -> dict[str, int]:
+    """What each account gets or owes, in the order of the bytes."""
+    if len(packed) % POSITION_BYTES:
+        raise ValueError(f"{len(packed)} bytes are no whole number of positions")
+    return {
+        "0x" + packed[start : start + 20].hex(): int.from_bytes(
+            packed[start + 20 : start + POSITION_BYTES], "big", signed=True
+        )
+        for start in range(0, len(packed), POSITION_BYTES)
+    }
