@@ -43,11 +43,11 @@ def price_figure(
     for run in _runs(bands):
         left = [(index * interval_hours, band) for index, band in run]
         upper, lower, middle = [], [], []
-        for hour, band in left:
+        for hour, prices in left:
             end = hour + interval_hours
-            upper += [(hour, band.high * CT), (end, band.high * CT)]
-            lower += [(hour, band.low * CT), (end, band.low * CT)]
-            middle += [(hour, band.mean * CT), (end, band.mean * CT)]
+            upper += [(hour, prices.high * CT), (end, prices.high * CT)]
+            lower += [(hour, prices.low * CT), (end, prices.low * CT)]
+            middle += [(hour, prices.mean * CT), (end, prices.mean * CT)]
         plot.area([*upper, *reversed(lower)], "band")
         plot.line(middle, "mean")
     for index, band in enumerate(bands):
