@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from market.auction.book import Limits
 from market.messages.models import Address, FeederId, Tariff, UnixTime
 from market.messages.signing import canonical_json
 
@@ -57,6 +58,7 @@ class MarketSettings(_Part):
     intervals: Annotated[int, Field(gt=0, le=10_000_000)]
     gate_closure_s: Annotated[int, Field(gt=0)] = 300
     tariff: Tariff
+    limits: Limits = Limits()
     settle_every: SettleEvery = "hour"
     patience_s: Annotated[float, Field(gt=0)] = 30.0
     treasuries: dict[Role, Treasury]

@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 SCHEMA_VERSION = 1
@@ -173,7 +174,8 @@ batch = Table(
     metadata,
     Column("sequence", Integer, primary_key=True),
     Column("root", Text, nullable=False),
-    Column("state", Text, nullable=False, comment="PENDING, FINAL"),
+    Column("state", Text, nullable=False),
+    Column("made_at", Integer, nullable=False, comment="on the market's clock"),
     Column("tx_hash", Text),
     Column("gas", Integer),
     CheckConstraint("state IN ('PENDING', 'FINAL')"),
@@ -188,6 +190,21 @@ position = Table(
     sqlite_with_rowid=False,
 )
 
+chain_transaction = Table(
+    "chain_transaction",
+    metadata,
+    Column("batch_id", Text, primary_key=True, comment="what it is for"),
+    Column("sender", Text, nullable=False),
+    Column("nonce", Integer, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("raw", LargeBinary, nullable=False),
+    Column("block", Integer, comment="NULL until it is mined and confirmed"),
+    Column("gas_used", Integer),
+    Column("succeeded", Integer),
+    UniqueConstraint("sender", "nonce"),
+    sqlite_with_rowid=False,
+)
+
 outbox = Table(
     "outbox",
     metadata,
@@ -195,10 +212,9 @@ outbox = Table(
     Column("topic", Text, nullable=False),
     Column("payload", Text, nullable=False),
     Column("retain", Integer, nullable=False, server_default="0"),
-    Column("sent", Integer, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
+    comment="what the broker has not acknowledged yet",
 )
-Index("outbox_unsent", outbox.c.id, sqlite_where=outbox.c.sent == 0)
 
 evidence = Table(
     "evidence",

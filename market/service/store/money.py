@@ -1,0 +1,179 @@
+"""The ledger's postings and the batches in which they go to the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from eth_hash.auto import keccak
+from sqlalchemy import Connection, func, insert, select, update
+
+from market.accounts.ledger import Kind, Posting, chain_positions
+from market.service.store import intervals, schema
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch and its positions, µEUR by the holder's address."""
+
+    sequence: int
+    root: bytes
+    made_at: int
+    positions: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """An account in the ledger (nEUR) and on the chain (µEUR), as this database has it."""
+
+    account: str
+    address: str
+    deposit_ueur: int
+    ledger_neur: int
+    settled_ueur: int
+
+
+def next_sequence(connection: Connection) -> int:
+    """The batch that postings made now go with."""
+    newest: int | None = connection.execute(select(func.max(schema.batch.c.sequence))).scalar()
+    return 0 if newest is None else newest + 1
+
+
+def add_postings(tx: Connection, interval_start: int, revision: int, postings: Iterable[Posting]) -> None:
+    sequence = next_sequence(tx)
+    rows = [
+        (interval_start, revision, p.account, p.kind, p.amount_neur, p.energy_wh, sequence) for p in postings
+    ]
+    if rows:
+        tx.exec_driver_sql(
+            "INSERT INTO posting (interval_start, revision, account, kind, amount_neur, energy_wh, batch)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+
+
+def postings(connection: Connection, interval_start: int) -> list[Posting]:
+    """All postings of an interval, its adjustments included."""
+    rows = connection.exec_driver_sql(
+        "SELECT account, kind, amount_neur, energy_wh FROM posting WHERE interval_start = ?"
+        " ORDER BY revision, account, kind",
+        (interval_start,),
+    )
+    return [Posting(account, Kind(kind), amount, energy) for account, kind, amount, energy in rows]
+
+
+def ledger_neur(connection: Connection) -> dict[str, int]:
+    """Every account's ledger balance without its deposit, nEUR."""
+    rows = connection.exec_driver_sql("SELECT account, SUM(amount_neur) FROM posting GROUP BY account")
+    return dict(rows.tuples())
+
+
+def pending_neur(connection: Connection, made_before: int) -> dict[str, int]:
+    """What each account owes (≤ 0) by intervals that no final batch made by ``made_before`` brought to the
+    chain.
+    """
+    rows = connection.exec_driver_sql(
+        "SELECT account, MIN(0, SUM(amount_neur)) FROM posting WHERE batch >"
+        " (SELECT COALESCE(MAX(sequence), -1) FROM batch WHERE state = 'FINAL' AND made_at <= ?)"
+        " GROUP BY account, interval_start",
+        (made_before,),
+    )
+    owed: dict[str, int] = {}
+    for account, amount in rows:
+        owed[account] = owed.get(account, 0) + amount
+    return owed
+
+
+def settled_ueur(connection: Connection, made_before: int | None = None) -> dict[str, int]:
+    """The sum of each account's positions, µEUR; with ``made_before`` only those final by then."""
+    query = "SELECT account, SUM(amount_ueur) FROM position JOIN batch USING (sequence)"
+    if made_before is None:
+        rows = connection.exec_driver_sql(query + " GROUP BY account")
+    else:
+        rows = connection.exec_driver_sql(
+            query + " WHERE state = 'FINAL' AND made_at <= ? GROUP BY account", (made_before,)
+        )
+    return dict(rows.tuples())
+
+
+def make_batch(tx: Connection, made_at: int) -> bool:
+    """Nets all postings that are in no batch into a new one; False where there are none."""
+    sequence = next_sequence(tx)
+    starts = tx.exec_driver_sql(
+        "SELECT DISTINCT interval_start FROM posting WHERE batch = ? ORDER BY interval_start", (sequence,)
+    ).scalars()
+    roots = [intervals.clearing_root(tx, start) for start in starts]
+    if not roots:
+        return False
+    positions = chain_positions(ledger_neur(tx), settled_ueur(tx))
+    root = keccak(b"".join(bytes.fromhex(part[2:]) for part in roots))
+    tx.execute(
+        insert(schema.batch),
+        {"sequence": sequence, "root": "0x" + root.hex(), "state": "PENDING", "made_at": made_at},
+    )
+    if positions:
+        tx.exec_driver_sql(
+            "INSERT INTO position (sequence, account, amount_ueur) VALUES (?, ?, ?)",
+            [(sequence, account, amount) for account, amount in positions.items()],
+        )
+    return True
+
+
+def pending_batches(connection: Connection) -> list[StoredBatch]:
+    """Batches that are not final, in order."""
+    rows = connection.execute(
+        select(schema.batch).where(schema.batch.c.state == "PENDING").order_by(schema.batch.c.sequence)
+    )
+    return [
+        StoredBatch(
+            row.sequence, bytes.fromhex(row.root[2:]), row.made_at, _positions(connection, row.sequence)
+        )
+        for row in rows.all()
+    ]
+
+
+def _positions(connection: Connection, sequence: int) -> dict[str, int]:
+    rows = connection.exec_driver_sql(
+        "SELECT address, amount_ueur FROM position JOIN account USING (account)"
+        " WHERE sequence = ? ORDER BY address",
+        (sequence,),
+    )
+    return dict(rows.tuples())
+
+
+def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: int) -> None:
+    """A batch is final on the chain, and so are the intervals that were settled with it."""
+    table = schema.batch
+    tx.execute(
+        update(table).where(table.c.sequence == sequence).values(state="FINAL", tx_hash=tx_hash, gas=gas)
+    )
+    starts = tx.exec_driver_sql(
+        "SELECT DISTINCT interval_start FROM posting JOIN interval USING (interval_start)"
+        " WHERE batch = ? AND state = 'SETTLED' ORDER BY interval_start",
+        (sequence,),
+    ).scalars()
+    for start in starts.all():
+        intervals.advance(tx, start, "FINAL", at)
+
+
+def account_states(connection: Connection) -> list[AccountState]:
+    """Every account, by name."""
+    ledger, settled = ledger_neur(connection), settled_ueur(connection)
+    rows = connection.execute(select(schema.account).order_by(schema.account.c.account))
+    return [
+        AccountState(
+            row.account,
+            row.address,
+            row.deposit_ueur,
+            ledger.get(row.account, 0),
+            settled.get(row.account, 0),
+        )
+        for row in rows
+    ]
+
+
+def gas_by_batch(connection: Connection) -> Mapping[int, int]:
+    """Gas of the final batches, by sequence."""
+    table = schema.batch
+    rows = connection.execute(select(table.c.sequence, table.c.gas).where(table.c.gas.is_not(None)))
+    return {row.sequence: row.gas for row in rows}
