@@ -26,7 +26,7 @@ from feeders import scenario_names, scenario_path
 from grid.errors import FeederError, Problem
 from grid.feeder import Feeder, Floats, Ints, feeder_from_arrays, feeder_from_net, feeder_to_arrays
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _BORROWED_FROM = "simbench:1-LV-rural1--2-sw"
 
 # Those whose nets have no random numbers and no generators that hold a voltage.
@@ -209,7 +209,7 @@ def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     with _quiet():
         values = simbench.get_absolute_values(net, profiles_instead_of_study_cases=True)
 
-    def watts(table: str, quantity: str) -> Floats:
+    def watts(table: str, quantity: str) -> npt.NDArray[Any]:
         active = net[table].index[net[table].in_service.astype(bool)]
         scaling = net[table].scaling.loc[active].to_numpy(dtype=np.float64)
         return np.asarray(values[(table, quantity)][active], dtype=np.float64) * scaling * 1e6

@@ -81,6 +81,8 @@ class Feeder:
     """The end of each limited current: ``from``/``to``, ``hv``/``mv``/``lv``."""
     branch_limit_percent: Floats
     """Largest loading of each limited current, percent of its rating."""
+    rating_va: Floats
+    """√3 · nominal voltage · rated current of each limited current, VA."""
     i_indptr: Ints
     i_indices: Ints
     i_data: Complexes
@@ -248,7 +250,7 @@ def _voltage_limits(
     return v_min, v_max, name
 
 
-def _limited_currents(net: Any, internal: Any) -> tuple[Names, Names, Floats, sparse.csr_matrix]:
+def _limited_currents(net: Any, internal: Any) -> dict[str, Any]:
     """The currents that have a rating: both ends of lines, each winding of transformers.
 
     A line's rating is max_i_ka · df · parallel, a winding's sn_mva · df · parallel / (√3 vn_kv):
@@ -266,6 +268,7 @@ def _limited_currents(net: Any, internal: Any) -> tuple[Names, Names, Floats, sp
     names: list[str] = []
     sides: list[str] = []
     percents: list[float] = []
+    ratings_va: list[float] = []
     rows: list[sparse.csr_matrix] = []
 
     def add(table: str, offset: int, end: str, side: str, rating_ka: Floats) -> None:
@@ -280,6 +283,7 @@ def _limited_currents(net: Any, internal: Any) -> tuple[Names, Names, Floats, sp
             names.append(f"{table}:{index}")
             sides.append(side)
             percents.append(float(percent[row]))
+            ratings_va.append(float(rating_ka[row] / unit_ka) * base_mva * 1e6)
             rows.append(y[branch] * (unit_ka / rating_ka[row]))
 
     if len(net.line):
@@ -306,7 +310,16 @@ def _limited_currents(net: Any, internal: Any) -> tuple[Names, Names, Floats, sp
             add("trafo3w", block * count, end, side, power / (np.sqrt(3) * volts))
     shape = (0, len(internal["bus"]))
     matrix = sparse.vstack(rows, format="csr") if rows else sparse.csr_matrix(shape, dtype=np.complex128)
-    return np.array(names, dtype=np.str_), np.array(sides, dtype=np.str_), np.array(percents), matrix
+    matrix.sort_indices()
+    return {
+        "branch": np.array(names, dtype=np.str_),
+        "side": np.array(sides, dtype=np.str_),
+        "branch_limit_percent": np.array(percents),
+        "rating_va": np.array(ratings_va),
+        "i_indptr": matrix.indptr.astype(np.int64),
+        "i_indices": matrix.indices.astype(np.int64),
+        "i_data": matrix.data.astype(np.complex128),
+    }
 
 
 def _elements(net: Any, node_of_bus: dict[int, int]) -> tuple[Names, Ints, Ints, Floats, Floats]:
@@ -380,10 +393,8 @@ def feeder_from_net(net: Any, name: str) -> Feeder:
         raise FeederError(Problem(name, f"bus:{bus}", "in service", reason) for bus in dark)
     slack = np.sort(np.asarray(internal["ref"], dtype=np.int64))
     v_min, v_max, v_bus = _voltage_limits(net, bus_index, bus_node, node_count, slack)
-    branch, side, percent, currents = _limited_currents(bare, internal)
     y = sparse.csr_matrix(internal["Ybus"])
     y.sort_indices()
-    currents.sort_indices()
     element, element_node, element_bus, p_w, q_var = _elements(
         net, dict(zip(bus_index.tolist(), bus_node.tolist(), strict=True))
     )
@@ -400,12 +411,7 @@ def feeder_from_net(net: Any, name: str) -> Feeder:
         "y_indptr": y.indptr.astype(np.int64),
         "y_indices": y.indices.astype(np.int64),
         "y_data": y.data.astype(np.complex128),
-        "branch": branch,
-        "side": side,
-        "branch_limit_percent": percent,
-        "i_indptr": currents.indptr.astype(np.int64),
-        "i_indices": currents.indices.astype(np.int64),
-        "i_data": currents.data.astype(np.complex128),
+        **_limited_currents(bare, internal),
         "v_min_pu": v_min,
         "v_max_pu": v_max,
         "v_bus": v_bus,

@@ -73,7 +73,7 @@ class PowerFlow:
         """
         feeder = self.feeder
         s_conj = (p_w - 1j * q_var)[feeder.pq] / feeder.base_va
-        v: Complexes = self.v_idle if start is None else start.v[feeder.pq]
+        v = self.v_idle if start is None else start.v[feeder.pq]
         for _ in range(ITERATIONS_MAX):
             following = self.v_idle + self._solve(s_conj / np.conj(v))
             change = np.abs(following - v).max(initial=0.0)
@@ -84,8 +84,8 @@ class PowerFlow:
                 return self._point(v, p_w, q_var)
         generation_kw, load_kw = p_w[p_w > 0].sum() / 1e3, -p_w[p_w < 0].sum() / 1e3
         raise PowerFlowError(
-            f"{feeder.name}: no power flow for {generation_kw:.1f} kW of generation and {load_kw:.1f} kW of load: "
-            "that is beyond what the feeder can carry"
+            f"{feeder.name}: no power flow for {generation_kw:.1f} kW of generation and {load_kw:.1f} kW "
+            "more than it can carry"
         )
 
     def _point(self, v_pq: Complexes, p_w: Floats, q_var: Floats) -> OperatingPoint:

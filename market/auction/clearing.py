@@ -1,0 +1,332 @@
+"""Clears one book on one feeder: the whole path from orders to the clearing record."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from grid.errors import PowerFlowError
+from grid.feeder import Feeder
+from grid.limits import LimitCheck
+from grid.powerflow import PowerFlow
+from market.auction.book import Book
+from market.auction.columns import Columns, columns_of
+from market.auction.dispatch import Dispatch, dispatch
+from market.auction.prices import Prices, price, whole_parts
+from market.auction.record import (
+    AcCheck,
+    BindingLimit,
+    Certificate,
+    ClearingRecord,
+    Fill,
+    NodePrice,
+    Setpoint,
+    Trade,
+    sha256_of,
+)
+from market.auction.rows import LimitKey, Tangent
+from market.auction.trades import Position, match
+from market.auction.whole import WholeAwards, share_among_orders, whole_awards
+
+NEUR_PER_EUR = 10**9
+
+
+@lru_cache(maxsize=16)
+def power_flow(feeder: Feeder) -> PowerFlow:
+    """The power flow of a feeder, made once: its matrices follow from the feeder alone."""
+    return PowerFlow(feeder)
+
+
+def clear_book(book: Book, feeder: Feeder, *, network: bool = True, source: str = "book") -> ClearingRecord:
+    """Clears the book under the feeder's limits.
+
+    With ``network`` False the limits are ignored (losses are not): what an auction that does not know
+    the feeder would do; ``ac.violations`` then counts what it breaks.  The record's status is
+    ``suspended``, with the reason, where no AC-feasible point exists.  Raises :class:`InputError` for a
+    book that does not fit the feeder and :class:`SolverError` where HiGHS fails.
+    """
+    columns = columns_of(book, power_flow(feeder), source)
+    try:
+        found = dispatch(columns, network=network)
+        awards = whole_awards(columns, found, network=network)
+    except PowerFlowError as error:
+        return _suspended(book, columns, None, None, str(error))
+    if network and awards.check.violations:
+        reason = f"no AC-feasible point: {_worst(columns, awards.check)} at the least violation"
+        return _suspended(book, columns, found, awards, reason)
+    return _cleared(book, columns, found, awards)
+
+
+def _ac(found: Dispatch, check: LimitCheck) -> AcCheck:
+    return AcCheck(
+        v_min_pu=round(check.v_min_pu, 6),
+        v_max_pu=round(check.v_max_pu, 6),
+        loading_max_percent=round(check.loading_max * 100, 4),
+        violations=check.violations,
+        slack_mismatch_w=round(found.mismatch_w, 6),
+        iterations=found.iterations,
+        stale_rows=found.stale_rows,
+    )
+
+
+def _name(columns: Columns, key: LimitKey) -> str:
+    feeder = columns.feeder
+    return str(feeder.branch[key.index]) if key.kind == "current" else f"bus:{feeder.v_bus[key.index]}"
+
+
+def _worst(columns: Columns, check: LimitCheck) -> str:
+    """The worst violation in words."""
+    excess = (
+        ("current", check.excess_current),
+        ("v_max", check.excess_v_max),
+        ("v_min", check.excess_v_min),
+    )
+    kind, values = max(excess, key=lambda item: float(item[1].max(initial=-np.inf)))
+    index = int(np.argmax(values))
+    name = _name(columns, LimitKey(kind, index))  # type: ignore[arg-type]
+    if kind == "current":
+        loading = float(columns.limits.loading[index] + values[index]) * 100
+        return f"{name} is loaded to {loading:.1f} %"
+    limit = columns.limits.v_max_pu if kind == "v_max" else columns.limits.v_min_pu
+    voltage = float(limit[index] + values[index] * (1 if kind == "v_max" else -1))
+    return f"{name} is at {voltage:.4f} pu"
+
+
+def _net_import_wh(columns: Columns, slack_w: float) -> int:
+    return round(slack_w * columns.hours)
+
+
+def _firm_positions(book: Book, columns: Columns) -> list[tuple[str, int, int]]:
+    """Firm energy by name: (connection point, node, injected Wh)."""
+    feeder, hours = columns.feeder, columns.hours
+    if book.firm is None:
+        return [
+            (str(name), int(node), round(float(p_w) * hours))
+            for name, node, p_w in zip(feeder.element, feeder.element_node, feeder.element_p_w, strict=True)
+        ]
+    return [
+        (firm.connection_point, feeder.node_of(firm.connection_point) or 0, round(firm.p_w * hours))
+        for firm in book.firm
+    ]
+
+
+def _suspended(
+    book: Book, columns: Columns, found: Dispatch | None, awards: WholeAwards | None, reason: str
+) -> ClearingRecord:
+    """No trades; the setpoints are what flexibility can do for the feeder (design rule 11)."""
+    setpoints: tuple[Setpoint, ...] = ()
+    ac = AcCheck(
+        v_min_pu=None,
+        v_max_pu=None,
+        loading_max_percent=None,
+        violations=0,
+        slack_mismatch_w=0.0,
+        iterations=0,
+        stale_rows=0,
+    )
+    if found is not None and awards is not None:
+        ac = _ac(found, awards.check)
+        ids = [order.id for order in book.orders]
+        shares = share_among_orders(columns, awards.group_wh, ids, book.interval.start)
+        setpoints = tuple(
+            Setpoint(order_id=order_id, energy_wh=int(wh))
+            for order_id, wh in zip(ids, shares, strict=True)
+            if wh
+        )
+    return ClearingRecord(
+        status="suspended",
+        reason=reason,
+        feeder=columns.feeder.name,
+        interval=book.interval,
+        welfare_eur=0.0,
+        import_wh=0,
+        export_wh=0,
+        losses_wh=0,
+        fills=(),
+        trades=(),
+        prices=(),
+        binding=(),
+        setpoints=setpoints,
+        ac=ac,
+        certificate=None,
+    )
+
+
+def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:
+    prices = price(columns, found, awards)
+    parts = whole_parts(columns, prices)
+    order_ids = [order.id for order in book.orders]
+    order_wh = share_among_orders(columns, awards.group_wh, order_ids, book.interval.start)
+    fills = _fills(book, columns, parts, order_wh.tolist())
+    net_import_wh = _net_import_wh(columns, awards.point.slack_w)
+    import_wh, export_wh = max(net_import_wh, 0), max(-net_import_wh, 0)
+    firm = _firm_positions(book, columns)
+    sides = {order.id: order.side for order in book.orders}
+    bid_wh = sum(fill.energy_wh for fill in fills if sides[fill.order_id] == "bid")
+    ask_wh = sum(fill.energy_wh for fill in fills if sides[fill.order_id] == "ask")
+    losses_wh = net_import_wh + ask_wh + sum(wh for _, _, wh in firm) - bid_wh
+    return ClearingRecord(
+        status="cleared",
+        feeder=columns.feeder.name,
+        interval=book.interval,
+        welfare_eur=_welfare_neur(book, order_wh.tolist(), import_wh, export_wh) / NEUR_PER_EUR,
+        import_wh=import_wh,
+        export_wh=export_wh,
+        losses_wh=losses_wh,
+        fills=fills,
+        trades=_trades(book, columns, parts, fills, firm, import_wh, export_wh, losses_wh),
+        prices=tuple(
+            NodePrice(
+                bus=int(bus),
+                price=int(row[0]),
+                energy=int(row[1]),
+                losses=int(row[2]),
+                congestion=int(row[3]),
+                voltage=int(row[4]),
+                price_q=int(row[5]),
+            )
+            for bus, row in zip(columns.feeder.bus_index, parts, strict=True)
+        ),
+        binding=_binding(columns, awards, prices),
+        ac=_ac(found, awards.check),
+        certificate=_certificate(book, columns, awards, prices),
+    )
+
+
+def _fills(book: Book, columns: Columns, parts: np.ndarray, order_wh: list[int]) -> tuple[Fill, ...]:
+    """Fills at the price of their bus; no buyer pays above its limit, no seller gets below its own."""
+    row_of_node = {int(node): row for row, node in reversed(list(enumerate(columns.feeder.bus_node)))}
+    fills = []
+    for order, group, energy_wh in zip(book.orders, columns.order_group, order_wh, strict=True):
+        if not energy_wh:
+            continue
+        row = parts[row_of_node[int(columns.group_node[group])]]
+        at_point = int(row[0]) + round(order.tan_phi * int(row[5]))
+        if order.side == "bid":
+            paid = min(at_point + book.tariff.local_fee, order.limit_price)
+        else:
+            paid = max(at_point, order.limit_price)
+        fills.append(Fill(order_id=order.id, energy_wh=energy_wh, price=paid))
+    return tuple(fills)
+
+
+def _welfare_neur(book: Book, order_wh: list[int], import_wh: int, export_wh: int) -> int:
+    """Σ bids × limit − Σ asks × limit − import × tariff + export × tariff, in nEUR."""
+    gain = sum(
+        order.limit_price * energy_wh * (1 if order.side == "bid" else -1)
+        for order, energy_wh in zip(book.orders, order_wh, strict=True)
+    )
+    return gain - import_wh * book.tariff.import_price + export_wh * book.tariff.export_price
+
+
+def _trades(
+    book: Book,
+    columns: Columns,
+    parts: np.ndarray,
+    fills: tuple[Fill, ...],
+    firm: list[tuple[str, int, int]],
+    import_wh: int,
+    export_wh: int,
+    losses_wh: int,
+) -> tuple[Trade, ...]:
+    """Firm energy pays at most the import tariff and earns at least the export tariff (firm collar)."""
+    tariff = book.tariff
+    node_price = dict(zip(columns.feeder.bus_node.tolist(), parts[:, 0].tolist(), strict=True))
+    asks = {order.id for order in book.orders if order.side == "ask"}
+    sellers = [Position(f.order_id, f.energy_wh, f.price) for f in fills if f.order_id in asks]
+    buyers = [Position(f.order_id, f.energy_wh, f.price) for f in fills if f.order_id not in asks]
+    for name, node, wh in firm:
+        if wh > 0:
+            sellers.append(Position(f"firm:{name}", wh, max(node_price[node], tariff.export_price)))
+        elif wh < 0:
+            paid = min(node_price[node] + tariff.local_fee, tariff.import_price)
+            buyers.append(Position(f"firm:{name}", -wh, paid))
+    sellers.sort(key=lambda position: (position.price, position.party))
+    buyers.sort(key=lambda position: (-position.price, position.party))
+    # Losses are the network's own: what they cost is what buyers paid and sellers did not get.
+    sellers += [
+        Position("retailer", import_wh, tariff.import_price),
+        Position("network", max(-losses_wh, 0), 0),
+    ]
+    buyers += [
+        Position("retailer", export_wh, tariff.export_price),
+        Position("network", max(losses_wh, 0), 0),
+    ]
+    return match(sellers, buyers)
+
+
+def _binding(columns: Columns, awards: WholeAwards, prices: Prices) -> tuple[BindingLimit, ...]:
+    """Limits with a shadow price: EUR/MWh of rated power; for voltages EUR/h per 0.01 pu."""
+    feeder = columns.feeder
+    limits = []
+    for row, dual in zip(prices.rows, prices.limit_duals, strict=True):
+        key = row.key
+        if key.kind == "current":
+            loading = float(awards.check.excess_current[key.index] + columns.limits.loading[key.index]) * 100
+            limits.append(
+                BindingLimit(
+                    element=_name(columns, key),
+                    side=str(feeder.side[key.index]),
+                    kind=key.kind,
+                    loading_percent=round(loading, 4),
+                    shadow_price_eur_per_mwh=round(float(dual / (feeder.rating_va[key.index] / 1e6)), 6),
+                )
+            )
+        else:
+            limits.append(
+                BindingLimit(
+                    element=_name(columns, key),
+                    kind=key.kind,
+                    v_pu=round(float(awards.point.v_pu[key.index]), 6),
+                    shadow_price_eur_per_mwh=round(float(dual) * 0.01, 6),
+                )
+            )
+    return tuple(limits)
+
+
+def _dual_name(columns: Columns, row: Tangent) -> str:
+    key = row.key
+    side = str(columns.feeder.side[key.index]) if key.kind == "current" else key.kind
+    return f"{_name(columns, key)}/{side}"
+
+
+def _certificate(book: Book, columns: Columns, awards: WholeAwards, prices: Prices) -> Certificate:
+    """Primal and dual objective of the clearing linearised at the awards' operating point.
+
+    The dual is the Lagrangian bound at the published duals: welfare that no other awards in the
+    linearised problem can exceed.  Both in EUR for the interval.
+    """
+    hours, sign = columns.hours, columns.group_sign
+    limit = columns.group_price / 1e6 * 1e3  # EUR/MWh
+    kw = awards.group_wh / hours / 1e3
+    net_import_kw = awards.point.slack_w / 1e3
+    tariff = columns.import_price if net_import_kw > 0 else columns.export_price
+    # EUR/MWh · kW = 1e-3 EUR/h
+    primal = float(-(sign * limit * kw).sum()) - tariff / 1e3 * net_import_kw
+    rent = sign * (prices.point[columns.group_point] / 1e3 - limit)
+    spare = sum(
+        float(dual) * 1e3 * -row.excess_pu for row, dual in zip(prices.rows, prices.limit_duals, strict=True)
+    )
+    bound = primal + float((np.maximum(rent, 0.0) * columns.group_kw - rent * kw).sum()) + spare
+    bound += (tariff - prices.energy) / 1e3 * net_import_kw
+    duals = {"energy": round(prices.energy, 6)}
+    for row, dual in zip(prices.rows, prices.limit_duals, strict=True):
+        duals[_dual_name(columns, row)] = round(float(dual), 9)
+    return Certificate(
+        primal_eur=primal * hours / 1e3,
+        dual_eur=bound * hours / 1e3,
+        gap_eur=(bound - primal) * hours / 1e3,
+        feeder_sha256=columns.feeder.sha256,
+        limits_sha256=sha256_of(
+            {
+                "v_min_pu": np.round(columns.limits.v_min_pu, 9).tolist(),
+                "v_max_pu": [
+                    None if not np.isfinite(v) else round(float(v), 9) for v in columns.limits.v_max_pu
+                ],
+                "loading": np.round(columns.limits.loading, 9).tolist(),
+            }
+        ),
+        book_sha256=sha256_of(book.model_dump(mode="json", exclude={"feeder"})),
+        duals=duals,
+    )

@@ -1,0 +1,258 @@
+"""Locational prices: the dual solutions that go with the awards, and the one the rules choose.
+
+At an operating point, the price at a point k is ``μ·a_k − Σ ν_j·s_jk`` with delivery factors
+a = −∂P_slack/∂p, tangent slopes s and the duals μ (energy at the slack) and ν ≥ 0 (limits).  Awards say what each price may
+be: at least the limit of what was sold and of bids left out, at most the limit of what was bought and of asks
+left out.  Among the duals that satisfy this, the price is the mean of the two that minimise and
+maximise the sum of DLMPs over buses, ties bus by bus in index order (design rule 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+
+from grid.errors import SolverError
+from grid.feeder import Floats, Ints
+from market.auction.columns import Columns
+from market.auction.dispatch import Dispatch
+from market.auction.rows import LimitKey, Tangent, excess_of, tangents
+from market.auction.whole import WholeAwards, partly_filled
+
+UNIT = 1e3
+"""The programs here are in EUR/MWh, thousandths of which are µEUR/kWh."""
+SNAP_UEUR_PER_KWH = 0.4
+RANK_TOLERANCE = 1e-7
+FACE_TOLERANCE = 1e-6
+"""EUR/MWh by which an optimum found is loosened when the next objective is taken among its ties."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prices:
+    """Real-valued duals and what they make of each bus.
+
+    ``energy`` is μ in µEUR/kWh; ``limit_duals`` in EUR/h per pu of the limit, by tangent;
+    ``bus_parts`` [buses, 4] are energy, losses, congestion and voltage, ``bus_q`` [buses] the price
+    of reactive injection (µEUR/kvarh); ``point`` [k] is the price of injection at each point.
+    """
+
+    energy: float
+    rows: tuple[Tangent, ...]
+    limit_duals: Floats
+    bus_parts: Floats
+    bus_q: Floats
+    point: Floats
+    lowest: Floats
+    highest: Floats
+    """What the awards allow the price at each point [k] to be, µEUR/kWh (−inf, inf where nothing does)."""
+
+
+def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
+    """The lowest and highest price at each point that the awards allow, µEUR/kWh."""
+    some, not_all = partly_filled(columns, kw)
+    asks = columns.group_sign > 0
+    lowest = np.full(len(columns.point_node), -np.inf)
+    highest = np.full(len(columns.point_node), np.inf)
+    at_least, at_most = np.where(asks, some, not_all), np.where(asks, not_all, some)
+    np.maximum.at(lowest, columns.group_point[at_least], columns.group_price[at_least])
+    np.minimum.at(highest, columns.group_point[at_most], columns.group_price[at_most])
+    return lowest, highest
+
+
+class _DualFace:
+    """The set of dual vectors z = (μ, ν) with ``lowest ≤ A·z ≤ highest`` and bounds on z, in EUR/MWh."""
+
+    def __init__(
+        self, matrix: Floats, lowest: Floats, highest: Floats, weight: Floats, floor: Floats, top: Floats
+    ):
+        limited = np.isfinite(lowest) | np.isfinite(highest)
+        self._size = matrix.shape[1]
+        solver = highspy.Highs()
+        self._solver = solver
+        for option, value in (
+            ("output_flag", False),
+            ("presolve", "off"),
+            ("threads", 1),
+            ("primal_feasibility_tolerance", 1e-9),
+            ("dual_feasibility_tolerance", 1e-9),
+        ):
+            solver.setOptionValue(option, value)
+        solver.addVars(self._size, floor, top)
+        # The awards are optimal to within the solver's and rounding's error: what little the price
+        # bounds contradict each other is shared out at the least cost in energy, once.
+        rows = np.flatnonzero(limited)
+        for row in rows:
+            self._elastic_row(matrix[row], lowest[row], highest[row], max(float(weight[row]), 1e-6))
+        self._solve()
+        optimum = np.array(solver.getSolution().col_value)
+        for column in range(self._size, len(optimum)):
+            solver.changeColBounds(column, 0.0, max(float(optimum[column]), 0.0) + FACE_TOLERANCE)
+            solver.changeColCost(column, 0.0)
+
+    def _elastic_row(self, coefficients: Floats, low: float, high: float, weight: float) -> None:
+        solver = self._solver
+        first = solver.getNumCol()
+        solver.addVar(0.0, highspy.kHighsInf)
+        solver.addVar(0.0, highspy.kHighsInf)
+        solver.changeColCost(first, weight)
+        solver.changeColCost(first + 1, weight)
+        index = np.concatenate([np.arange(self._size), [first, first + 1]]).astype(np.int32)
+        low = low if np.isfinite(low) else -highspy.kHighsInf
+        high = high if np.isfinite(high) else highspy.kHighsInf
+        solver.addRow(low, high, len(index), index, np.concatenate([coefficients, [1.0, -1.0]]))
+
+    def _solve(self) -> float:
+        if self._solver.run() == highspy.HighsStatus.kError:
+            raise SolverError("HiGHS failed on the price program")
+        status = self._solver.getModelStatus()
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise SolverError(f"the price program ended with {self._solver.modelStatusToString(status)}")
+        return float(self._solver.getObjectiveValue())
+
+    def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
+        """The vector that is extreme in the first objective, then in the next among those, …"""
+        columns = np.arange(self._size, dtype=np.int32)
+        fixed: list[Floats] = []
+        added = 0
+        for objective in objectives:
+            if len(fixed) == self._size:
+                break
+            if np.linalg.matrix_rank(np.array([*fixed, objective]), tol=RANK_TOLERANCE) == len(fixed):
+                continue
+            self._solver.changeColsCost(self._size, columns, sense * objective)
+            best = sense * self._solve()
+            width = FACE_TOLERANCE * max(1.0, float(np.abs(objective).sum()))
+            self._solver.addRow(best - width, best + width, self._size, columns, objective)
+            added += 1
+            fixed.append(objective)
+        vector = np.array(self._solver.getSolution().col_value)[: self._size]
+        rows = self._solver.getNumRow()
+        self._solver.deleteRows(added, np.arange(rows - added, rows, dtype=np.int32))
+        self._solver.changeColsCost(self._size, columns, np.zeros(self._size))
+        return vector
+
+
+def _unique(matrix: Floats, lowest: Floats, highest: Floats, floor: Floats, top: Floats) -> Floats | None:
+    """The only dual vector, where marginal orders (and a trading retailer) determine it; else None."""
+    pinned = lowest == highest
+    fixed = np.flatnonzero(floor == top)
+    equations = np.vstack([matrix[pinned], np.eye(matrix.shape[1])[fixed]])
+    values = np.concatenate([lowest[pinned], floor[fixed]])
+    size = matrix.shape[1]
+    if len(equations) < size or np.linalg.matrix_rank(equations, tol=RANK_TOLERANCE) < size:
+        return None
+    vector = np.linalg.lstsq(equations, values, rcond=None)[0]
+    price = matrix @ vector
+    slack = SNAP_UEUR_PER_KWH / UNIT
+    within = (price >= lowest - slack).all() and (price <= highest + slack).all()
+    if not within or (vector < floor - slack).any() or (vector > top + slack).any():
+        return None
+    return np.asarray(np.clip(vector, floor, top))
+
+
+def _energy_only(factor: Floats, lowest: Floats, highest: Floats, floor: float, top: float) -> float:
+    """μ where no limit binds: the middle of what all points allow."""
+    low = max([floor, *(lowest / factor)[np.isfinite(lowest)]])
+    high = min([top, *(highest / factor)[np.isfinite(highest)]])
+    return float(np.clip((low + high) / 2, floor, top))
+
+
+def price(columns: Columns, found: Dispatch, awards: WholeAwards) -> Prices:
+    """The prices of the awards, with everything linearised at the awards' own operating point."""
+    feeder, flow = columns.feeder, columns.flow
+    by_p, by_q = flow.slack_gradient(awards.point)
+    rows = tuple(tangents(columns, awards.point, awards.check, _one_end_each(columns, found)))
+    scales = np.array([row.scale for row in rows])
+    lowest, highest = _bounds(columns, found.kw)
+    delivery = -columns.at_points(by_p, by_q)
+    floor, top = _energy_bounds(columns, found)
+    if not rows:
+        energy = (
+            _energy_only(delivery, lowest, highest, floor * UNIT, top * UNIT)
+            if len(delivery)
+            else ((floor + top) / 2 * UNIT)
+        )
+        duals = np.zeros(0)
+    else:
+        matrix = np.column_stack([delivery, *(-row.at_points / row.scale for row in rows)])
+        node_matrix = np.column_stack([-by_p, *(-row.by_p / row.scale for row in rows)])
+        objectives = [node_matrix[feeder.bus_node].sum(axis=0), *node_matrix[feeder.bus_node]]
+        floors = np.concatenate([[floor], np.zeros(len(rows))])
+        tops = np.concatenate([[top], np.full(len(rows), np.inf)])
+        vector = _unique(matrix, lowest / UNIT, highest / UNIT, floors, tops)
+        if vector is None:
+            weight = np.zeros(len(lowest))
+            np.add.at(weight, columns.group_point, columns.group_kw)
+            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, weight, floors, tops)
+            vector = (face.extreme(objectives, 1.0) + face.extreme(objectives, -1.0)) / 2
+        energy, duals = float(vector[0]) * UNIT, vector[1:] / scales
+    return _at_buses(columns, by_p, by_q, energy, rows, duals, lowest, highest)
+
+
+def _one_end_each(columns: Columns, found: Dispatch) -> list[LimitKey]:
+    """The binding limits, of a branch the end that carries more: both ends are one limit twice."""
+    branch = columns.feeder.branch
+    kept: dict[str, LimitKey] = {}
+    for key in found.binding:
+        name = f"{key.kind}:{branch[key.index]}" if key.kind == "current" else f"{key.kind}:{key.index}"
+        if name not in kept or excess_of(found.check, key) > excess_of(found.check, kept[name]):
+            kept[name] = key
+    return list(kept.values())
+
+
+def _energy_bounds(columns: Columns, found: Dispatch) -> tuple[float, float]:
+    """μ is the tariff of the way the retailer trades, and between the two where it does not, EUR/MWh."""
+    import_price, export_price = columns.import_price / UNIT, columns.export_price / UNIT
+    net_import_w = found.point.slack_w - found.mismatch_w
+    if net_import_w > 1.0:
+        return import_price, import_price
+    if net_import_w < -1.0:
+        return export_price, export_price
+    return export_price, import_price
+
+
+def _at_buses(
+    columns: Columns,
+    by_p: Floats,
+    by_q: Floats,
+    energy: float,
+    rows: tuple[Tangent, ...],
+    duals: Floats,
+    lowest: Floats,
+    highest: Floats,
+) -> Prices:
+    """Prices and their parts from the duals; ``duals`` are EUR/MWh·kW per pu."""
+    node = columns.feeder.bus_node
+    parts = np.zeros((len(node), 4))
+    parts[:, 0] = energy
+    parts[:, 1] = (-by_p[node] - 1.0) * energy
+    bus_q = -by_q[node] * energy
+    point = -columns.at_points(by_p, by_q) * energy
+    for row, dual in zip(rows, duals, strict=True):
+        parts[:, 2 if row.key.kind == "current" else 3] -= UNIT * dual * row.by_p[node]
+        bus_q -= UNIT * dual * row.by_q[node]
+        point -= UNIT * dual * row.at_points
+    return Prices(energy, rows, duals / UNIT, parts, bus_q, point, lowest, highest)
+
+
+def whole_parts(columns: Columns, prices: Prices) -> Ints:
+    """[buses, 6] whole µEUR/kWh: price, energy, losses, congestion, voltage, price_q.
+
+    The loss part takes the rounding remainder.  A bus whose marginal order pins its price has exactly
+    that price.
+    """
+    total = prices.bus_parts.sum(axis=1)
+    lowest, highest = np.full(columns.feeder.node_count, -np.inf), np.full(columns.feeder.node_count, np.inf)
+    plain = columns.point_tan_phi == 0
+    lowest[columns.point_node[plain]] = prices.lowest[plain]
+    highest[columns.point_node[plain]] = prices.highest[plain]
+    node = columns.feeder.bus_node
+    price_ = np.rint(np.minimum(np.maximum(np.rint(total), lowest[node]), highest[node]))
+    energy, congestion, voltage = (np.rint(prices.bus_parts[:, part]) for part in (0, 2, 3))
+    losses = price_ - energy - congestion - voltage
+    return np.column_stack([price_, energy, losses, congestion, voltage, np.rint(prices.bus_q)]).astype(
+        np.int64
+    )

@@ -1,0 +1,93 @@
+"""Limits as tangent rows: ``value + Σ slope·(x − x0) ≤ limit`` about an operating point.
+
+A row is scaled so that its largest slope among the points is one: it is then in kW, and its dual in
+the price unit of the linear program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from grid.feeder import Floats
+from grid.limits import LimitCheck
+from grid.powerflow import OperatingPoint
+from market.auction.columns import Columns
+
+RowKind = Literal["current", "v_min", "v_max"]
+
+
+@dataclass(frozen=True, order=True)
+class LimitKey:
+    """Which limit: a row of the feeder's limited currents, or a node's voltage."""
+
+    kind: RowKind
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tangent:
+    """A limit linearised at an operating point.
+
+    ``at_points`` [k] is its change in pu per kW injected at each point; ``excess_pu`` how far beyond the
+    limit (> 0) the operating point is; ``by_p``/``by_q`` [n] the same change per kW and kvar at each node.
+    """
+
+    key: LimitKey
+    excess_pu: float
+    by_p: Floats
+    by_q: Floats
+    at_points: Floats
+
+    @property
+    def scale(self) -> float:
+        """pu per kW of the most effective point."""
+        return float(np.abs(self.at_points).max(initial=0.0)) or 1.0
+
+
+def excess_of(check: LimitCheck, key: LimitKey) -> float:
+    """How far beyond its limit (> 0) the checked point has the value, pu."""
+    values = {"current": check.excess_current, "v_min": check.excess_v_min, "v_max": check.excess_v_max}
+    return float(values[key.kind][key.index])
+
+
+def limits_near(check: LimitCheck, margin_pu: float) -> list[LimitKey]:
+    """Limits that are violated, or nearer than ``margin_pu``."""
+    near: list[LimitKey] = []
+    kinds: tuple[tuple[RowKind, Floats], ...] = (
+        ("current", check.excess_current),
+        ("v_max", check.excess_v_max),
+        ("v_min", check.excess_v_min),
+    )
+    for kind, excess in kinds:
+        near.extend(LimitKey(kind, int(index)) for index in np.flatnonzero(excess > -margin_pu))
+    return near
+
+
+def tangents(
+    columns: Columns, point: OperatingPoint, check: LimitCheck, keys: Iterable[LimitKey]
+) -> list[Tangent]:
+    """The tangents of the named limits at an operating point, in the order of the keys."""
+    flow = columns.flow
+    wanted = sorted(set(keys))
+    gradients: dict[LimitKey, tuple[Floats, Floats]] = {}
+    currents = np.array([key.index for key in wanted if key.kind == "current"], dtype=np.int64)
+    if len(currents):
+        by_p, by_q = flow.current_gradient(point, currents)
+        for row, index in enumerate(currents):
+            gradients[LimitKey("current", int(index))] = by_p[row] * 1e3, by_q[row] * 1e3
+    nodes = np.array(sorted({key.index for key in wanted if key.kind != "current"}), dtype=np.int64)
+    if len(nodes):
+        by_p, by_q = flow.voltage_gradient(point, nodes)
+        for row, node in enumerate(nodes):
+            gradients[LimitKey("v_max", int(node))] = by_p[row] * 1e3, by_q[row] * 1e3
+            gradients[LimitKey("v_min", int(node))] = -by_p[row] * 1e3, -by_q[row] * 1e3
+    rows = []
+    for key in wanted:
+        of_p, of_q = gradients[key]
+        at_points = columns.at_points(of_p, of_q)
+        rows.append(Tangent(key, excess_of(check, key), of_p, of_q, at_points))
+    return rows
