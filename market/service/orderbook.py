@@ -269,8 +269,9 @@ def delivered(
         metered_wh = by_point.pop(forecast.connection_point, None)
         p_w = forecast.p_w if metered_wh is None else float(metered_wh * per_hour)
         flows.append(forecast.model_copy(update={"p_w": p_w}))
-    flows += [Firm(connection_point=point, p_w=float(wh * per_hour)) for point, wh in
-    sorted(by_point.items())] return flows
+    for point, metered_wh in sorted(by_point.items()):
+        flows.append(Firm(connection_point=point, p_w=float(metered_wh * per_hour)))
+    return flows
 
 
 def order_worst_neur(order: Order, member: Member, tariff: Tariff) -> int:
