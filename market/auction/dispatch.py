@@ -27,6 +27,13 @@ STEP_LIMIT_FROM_ROUND = 12
 MISMATCH_W_MAX = 1.0
 EXCESS_PU_MAX = 1e-6
 """A row that a solution rests on is within this of its AC limit, from either side."""
+DUAL_MIN = 1e-9
+"""EUR/MWh from which on a row counts as priced."""
+EXCESS_KW_MIN = 1e-6
+STEP_SHRINKAGE = 0.7
+HALVINGS_MAX = 30
+EXCESS_PU_TRUSTED = 0.2
+"""Beyond this overload no tangents are taken."""
 NEAR_PU = 0.02
 """Limits nearer than this to the operating point get a tangent before they are violated."""
 
@@ -77,24 +84,19 @@ def dispatch(columns: Columns, *, network: bool = True) -> Dispatch:
     """
     kw = np.zeros(len(columns.group_kw))
     point = _operate(columns, kw, None)
+    check = check_limits(columns.flow, point, columns.limits)
     balances = [_balance_at(columns, point, kw)]
     for round_ in range(MERIT_ROUNDS_MAX):
         merit = merit_order(columns, balances[-1].effect, balances[-1].fixed_kw)
         if merit is None:
             break
         goal_kw, net_import_kw = merit
-        try:
-            point = _operate(columns, goal_kw, point)
-        except PowerFlowError:
-            break
-        kw = goal_kw
-        check = check_limits(columns.flow, point, columns.limits)
+        kw, point, check = _reachable(columns, kw, goal_kw, point, check, network)
         feasible = not limits_near(check, -EXCESS_PU_MAX)
         mismatch_w = point.slack_w - net_import_kw * 1e3
-        settled = abs(mismatch_w) < MISMATCH_W_MAX
         if network and not feasible:
             break
-        if settled:
+        if abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(check, EXCESS_PU_MAX)) if network else ()
             return Dispatch(kw, point, check, binding, mismatch_w, round_ + 1, 0, feasible, True)
         balances.append(_balance_at(columns, point, kw))
@@ -110,74 +112,96 @@ def _successive_programs(
     for balance in balances[-1:] if as_equation else balances:
         program.add_balance(balance.effect, balance.fixed_kw, as_equation=as_equation)
     check = check_limits(columns.flow, point, columns.limits)
-    watched: set[LimitKey] = set()
-    if network:
-        keys = limits_near(check, NEAR_PU)
-        watched.update(keys)
-        for tangent in tangents(columns, point, check, keys):
-            program.add_limit(tangent, kw)
+    watched = set(limits_near(check, NEAR_PU)) if network else set()
+    for tangent in tangents(columns, point, check, watched):
+        program.add_limit(tangent, kw)
     best: Dispatch | None = None
     step = 1.0
+    exceeding = False
     for round_ in range(1, ROUNDS_MAX + 1):
         if round_ >= STEP_LIMIT_FROM_ROUND:
-            step *= 0.7
+            step *= STEP_SHRINKAGE
             reach = columns.group_kw * step
             program.bound(np.maximum(kw - reach, 0.0), np.minimum(kw + reach, columns.group_kw))
         solution = program.solve()
-        kw, point = _reachable(columns, kw, solution.kw, point)
-        check = check_limits(columns.flow, point, columns.limits)
+        before_kw = kw
+        kw, point, check = _reachable(columns, kw, solution.kw, point, check, network)
         mismatch_w = point.slack_w - solution.net_import_kw * 1e3
         violated = set(limits_near(check, -EXCESS_PU_MAX)) if network else set()
-        stale = {
-            key
-            for key, dual in solution.dual_of_row.items()
-            if dual > 1e-9 and excess_of(check, key) < -EXCESS_PU_MAX
-        }
-        binding = {key for key, dual in solution.dual_of_row.items() if dual > 1e-9} - stale
-        if network:
-            binding |= set(limits_near(check, EXCESS_PU_MAX))
+        priced = {key for key, dual in solution.dual_of_row.items() if dual > DUAL_MIN}
+        stale = {key for key in priced if excess_of(check, key) < -EXCESS_PU_MAX}
+        binding = priced - stale | (set(limits_near(check, EXCESS_PU_MAX)) if network else set())
         settled = not stale and abs(mismatch_w) < MISMATCH_W_MAX
         result = Dispatch(
             kw, point, check, tuple(sorted(binding)), mismatch_w, round_, len(stale), not violated, settled
         )
         if result.feasible and settled:
             return result
-        if best is None or (result.feasible, -_largest(check)) >= (best.feasible, -_largest(best.check)):
+        if best is None or _merit(columns, result) >= _merit(columns, best):
             best = result
         balance = _balance_at(columns, point, kw)
         if as_equation:
             program.drop_balances()
         program.add_balance(balance.effect, balance.fixed_kw, as_equation=as_equation)
-        program.drop_limits(stale)
-        if network:
-            keys = [
-                key for key in limits_near(check, NEAR_PU) if key not in watched or key in violated | stale
-            ]
-            watched.update(keys)
-            for tangent in tangents(columns, point, check, keys):
-                program.add_limit(tangent, kw)
+        if not network:
+            continue
+        near = set(limits_near(check, NEAR_PU))
+        if solution.excess_kw > EXCESS_KW_MIN:
+            # Nothing keeps all tangents. Far from the limits that can be the tangents' fault: take fresh
+            # ones, unless these were fresh and led nowhere.
+            if exceeding and np.abs(kw - before_kw).max(initial=0.0) < EXCESS_KW_MIN:
+                return best
+            exceeding = True
+            program.drop_all_limits()
+            renewed = near
+        else:
+            exceeding = False
+            program.drop_limits(stale)
+            renewed = {key for key in near if key not in watched or key in violated | stale}
+        watched |= near
+        for tangent in tangents(columns, point, check, renewed):
+            program.add_limit(tangent, kw)
     assert best is not None
     return best
 
 
-def _largest(check: LimitCheck) -> float:
-    return max(
-        float(check.excess_current.max(initial=-np.inf)),
-        float(check.excess_v_max.max(initial=-np.inf)),
-        float(check.excess_v_min.max(initial=-np.inf)),
-    )
+def _excess(check: LimitCheck) -> float:
+    """How far the worst limit is exceeded, pu."""
+    worst = (check.excess_current, check.excess_v_max, check.excess_v_min)
+    return max(float(excess.max(initial=-np.inf)) for excess in worst)
+
+
+def _merit(columns: Columns, result: Dispatch) -> tuple[bool, float]:
+    """Feasible before infeasible; then more welfare (or less excess) is better."""
+    if not result.feasible:
+        return False, -_excess(result.check)
+    trade = -float((columns.group_sign * columns.group_price * result.kw).sum())
+    tariff = columns.import_price if result.point.slack_w > 0 else columns.export_price
+    return True, trade - tariff * result.point.slack_w / 1e3
 
 
 def _reachable(
-    columns: Columns, start_kw: Floats, goal_kw: Floats, point: OperatingPoint
-) -> tuple[Floats, OperatingPoint]:
-    """The goal, or the nearest point on the way to it (halving) that has a power flow."""
+    columns: Columns,
+    start_kw: Floats,
+    goal_kw: Floats,
+    point: OperatingPoint,
+    check: LimitCheck,
+    network: bool,
+) -> tuple[Floats, OperatingPoint, LimitCheck]:
+    """The goal, or a point on the way to it (halving), that has a power flow and is no gross overload.
+
+    Tangents taken at a gross overload mislead: there a voltage rise makes currents look nearly constant.
+    """
+    allowed = max(EXCESS_PU_TRUSTED, _excess(check)) if network else np.inf
     share = 1.0
-    while True:
-        kw = start_kw + share * (goal_kw - start_kw) if share < 1.0 else goal_kw
+    for _ in range(HALVINGS_MAX):
+        kw = goal_kw if share == 1.0 else start_kw + share * (goal_kw - start_kw)
         try:
-            return kw, _operate(columns, kw, point)
+            reached = _operate(columns, kw, point)
+            reached_check = check_limits(columns.flow, reached, columns.limits)
+            if _excess(reached_check) <= allowed:
+                return kw, reached, reached_check
         except PowerFlowError:
-            share /= 2
-            if share < 1e-3:
-                raise
+            pass
+        share /= 2
+    return start_kw, point, check

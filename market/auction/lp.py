@@ -42,7 +42,6 @@ class ClearingProgram:
         self._groups = len(columns.group_kw)
         self._rows: list[LimitKey | None] = []
         self._excess_columns = 0
-        self._elastic = False
         solver = highspy.Highs()
         self._solver = solver
         for option, value in (
@@ -93,7 +92,7 @@ class ClearingProgram:
         if not (np.isfinite(slope).all() and np.isfinite(room)):
             raise SolverError(f"the tangent of {tangent.key} is not finite")
         column = self._groups + 2 + self._excess_columns
-        self._solver.addVar(0.0, highspy.kHighsInf if self._elastic else 0.0)
+        self._solver.addVar(0.0, 0.0)
         self._solver.changeColCost(column, self._excess_cost)
         self._excess_columns += 1
         used = np.flatnonzero(slope)
@@ -105,11 +104,18 @@ class ClearingProgram:
     def drop_limits(self, keys: set[LimitKey]) -> None:
         self._drop([row for row, key in enumerate(self._rows) if key in keys])
 
+    def drop_all_limits(self) -> None:
+        self._drop([row for row, key in enumerate(self._rows) if key is not None])
+
     def _drop(self, rows: list[int]) -> None:
         if rows:
             self._solver.deleteRows(len(rows), np.array(rows, dtype=np.int32))
             gone = set(rows)
             self._rows = [key for row, key in enumerate(self._rows) if row not in gone]
+
+    def _bound_excess(self, upper: float) -> None:
+        for column in range(self._excess_columns):
+            self._solver.changeColBounds(self._groups + 2 + column, 0.0, upper)
 
     def _run(self) -> highspy.HighsModelStatus:
         status = self._solver.run()
@@ -124,10 +130,9 @@ class ClearingProgram:
         Raises :class:`SolverError` for any other end of HiGHS.
         """
         status = self._run()
-        if status == highspy.HighsModelStatus.kInfeasible and not self._elastic:
-            self._elastic = True
-            for column in range(self._excess_columns):
-                self._solver.changeColBounds(self._groups + 2 + column, 0.0, highspy.kHighsInf)
+        elastic = status == highspy.HighsModelStatus.kInfeasible
+        if elastic:
+            self._bound_excess(highspy.kHighsInf)
             status = self._run()
         if status != highspy.HighsModelStatus.kOptimal:
             raise SolverError(f"HiGHS ended with {self._solver.modelStatusToString(status)}")
@@ -139,6 +144,8 @@ class ClearingProgram:
         for key, dual in zip(self._rows, solution.row_dual, strict=True):
             if key is not None:
                 duals[key] = max(duals.get(key, 0.0), -dual)
+        if elastic:
+            self._bound_excess(0.0)
         kw = np.clip(values[: self._groups], 0.0, self._columns.group_kw)
         return LpSolution(
             kw=kw,
