@@ -30,8 +30,8 @@ lint: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-contracts: $(READY)
-	@$(BIN)/python -m contracts.compile --check
+contracts:
+	@contracts/compile.sh --check
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

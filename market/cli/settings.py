@@ -1,8 +1,9 @@
 """The one settings model of a simulated market: a scenario file, the environment, and flags.
 
-A later source wins: the model's defaults, the scenario's TOML, ``PEERGRID_*`` (``PEERGRID_MARKET__SETTLE_EVERY``
-is ``market.settle_every``; values are written as in TOML, a bare word is a string), then flags. Nothing is
-converted silently and nothing unknown is passed over; every problem names its source, field and value.
+A later source wins: the model's defaults, the scenario's TOML, ``PEERGRID_*`` variables, then flags.
+``PEERGRID_MARKET__SETTLE_EVERY`` is ``market.settle_every``; values are written as in TOML, a bare word is a
+string. Nothing is converted silently and nothing unknown is passed over; every problem names its source,
+field and value.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def read_settings(
 ) -> Settings:
     """The settings of one run.
 
-    ``feeder`` is a shipped scenario's name or any feeder's name; ``scenario`` is a scenario file of one's own.
+    ``feeder`` is a shipped scenario's name or any feeder's name; ``scenario`` is one's own file.
     """
     sources: list[tuple[str, Document]] = []
     if scenario is not None:

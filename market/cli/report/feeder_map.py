@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from market.cli.report.plot import Point, Size, number
+from market.cli.report.plot import Point, Size, document, number
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Topology:
 
 @dataclass(frozen=True)
 class State:
-    """One interval: node voltages (pu) with their limits, and loading (percent of the limit) by branch name."""
+    """One interval: node voltages (pu) with their limits, loading (percent of the limit) by branch."""
 
     v_pu: Sequence[float]
     v_min_pu: Sequence[float]
@@ -84,7 +84,7 @@ def layout(topology: Topology) -> list[Point]:
 
 
 def voltage_class(v_pu: float, low: float, high: float) -> str:
-    """``v0`` in the middle between the limits; up to ``h3`` near the upper one, ``l3`` near the lower; ``bad``."""
+    """``v0`` in the middle between the limits, ``h3`` near the upper one, ``l3`` near the lower, ``bad``."""
     if not low - 1e-4 <= v_pu <= high + 1e-4:
         return "bad"
     if high > 10 or low <= 0:
@@ -146,7 +146,4 @@ def feeder_figure(size: Size, topology: Topology, state: State, title: str) -> s
             f'<circle class="bus {css}" cx="{number(x)}" cy="{number(y)}" r="{2.6 if size.is_narrow else 4}">'
             f"<title>{escape(tip)}</title></circle>"
         )
-    return (
-        f'<svg viewBox="0 0 {size.width} {size.height}" width="{size.width}" height="{size.height}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">' + "".join(marks) + "</svg>"
-    )
+    return document(size, title, marks)

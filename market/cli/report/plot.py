@@ -47,8 +47,13 @@ class Size:
         return self.width < 560
 
 
-WIDE_PX = 860
-NARROW_PX = 344
+def document(size: Size, title: str, marks: Iterable[str]) -> str:
+    """An SVG element of its own; ``title`` is what is read aloud of it."""
+    width, height = size.width, size.height
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(title, quote=True)}">' + "".join(marks) + "</svg>"
+    )
 
 
 def shape_path(points: Iterable[Point], close: bool = False) -> str:
@@ -162,21 +167,18 @@ class Plot:
 
     def svg(self) -> str:
         clip = f"clip{zlib.crc32(f'{self.title} {self.size}'.encode()):08x}"
-        width, height = self.size.width, self.size.height
-        inner_width = width - self.left - self.right
-        inner_height = height - self.top - self.bottom
-        return (
-            f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-            f'aria-label="{escape(self.title, quote=True)}">'
+        inner_width = self.size.width - self.left - self.right
+        inner_height = self.size.height - self.top - self.bottom
+        marks = [
             f'<clipPath id="{clip}"><rect x="{self.left}" y="{self.top - 2}" width="{inner_width}" '
-            f'height="{inner_height + 4}"/></clipPath>'
-            + "".join(self._axes)
-            + f'<g clip-path="url(#{clip})">'
-            + "".join(self._marks)
-            + "</g>"
-            + "".join(self._notes)
-            + "</svg>"
-        )
+            f'height="{inner_height + 4}"/></clipPath>',
+            *self._axes,
+            f'<g clip-path="url(#{clip})">',
+            *self._marks,
+            "</g>",
+            *self._notes,
+        ]
+        return document(self.size, self.title, marks)
 
 
 def day_plot(

@@ -1,0 +1,153 @@
+"""The feeder as the market's engine sees it: clearing, AC checks, and what flows without an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from grid.catalogue import Profiles
+from grid.errors import InputError, PowerFlowError
+from grid.feeder import Feeder
+from grid.limits import check_limits, network_limits
+from market.auction.book import Book, Firm
+from market.auction.clearing import clear_book, power_flow
+from market.auction.record import ClearingRecord
+from market.cli.settings import INTERVAL_S
+from market.service.ports import Physics
+from meters.household.forecast import seasonal
+from meters.household.sites import DAY_S, Household, Series
+
+INTERVALS_PER_DAY = DAY_S // INTERVAL_S
+RETAIL_PARTIES = frozenset({"retailer", "network"})
+
+
+def physics_of(feeder: Feeder, profiles: Profiles, homes: Sequence[Household], pv_scale: float) -> Physics:
+    """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
+    outsiders = _Outsiders(profiles, homes, pv_scale)
+    return Physics(
+        clear=lambda book: clear_book(book, feeder),
+        without_network=lambda book: without_network(book, feeder),
+        check=lambda injections: check(injections, feeder),
+        outsiders=outsiders,
+        bus_of=lambda point: bus_of(feeder, point),
+    )
+
+
+def bus_of(feeder: Feeder, connection_point: str) -> int:
+    """The bus of ``bus:12`` or ``load:7``. Raises :class:`InputError` where the feeder has no such point."""
+    kind, _, index = connection_point.partition(":")
+    if kind == "bus" and feeder.node_of(connection_point) is not None:
+        return int(index)
+    found = np.flatnonzero(feeder.element == connection_point)
+    if not len(found):
+        raise InputError.single(feeder.name, "connection_point", connection_point, "is not on this feeder")
+    return int(feeder.element_bus[found[0]])
+
+
+def local_wh(record: ClearingRecord) -> int:
+    """Energy that changed hands inside the feeder, neither from nor to retailer or network."""
+    return sum(trade.energy_wh for trade in record.trades if not RETAIL_PARTIES & {trade.buy, trade.sell})
+
+
+def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
+    """The book cleared as if there were no limits, and what the AC power flow says of that."""
+    record = clear_book(book, feeder, network=False)
+    return {
+        "ac": record.ac.model_dump(mode="json"),
+        "reason": record.reason,
+        "import_wh": record.import_wh,
+        "export_wh": record.export_wh,
+        "losses_wh": record.losses_wh,
+        "traded_wh": local_wh(record),
+    }
+
+
+def check(injections: Sequence[Firm], feeder: Feeder) -> dict[str, Any]:
+    """What the AC power flow says of given injections. Voltages pu, energy Wh of one interval."""
+    p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
+    for firm in injections:
+        node = feeder.node_of(firm.connection_point)
+        assert node is not None, firm.connection_point
+        p_w[node] += firm.p_w
+        q_var[node] += firm.q_var
+    flow = power_flow(feeder)
+    try:
+        point = flow.solve(p_w, q_var)
+    except PowerFlowError as error:
+        return {"reason": str(error)}
+    found = check_limits(flow, point, network_limits(feeder))
+    slack_wh = round(point.slack_w * INTERVAL_S / 3600)
+    return {
+        "v_min_pu": round(found.v_min_pu, 6),
+        "v_max_pu": round(found.v_max_pu, 6),
+        "loading_max_percent": round(100 * found.loading_max, 4),
+        "violations": found.violations,
+        "import_wh": max(slack_wh, 0),
+        "export_wh": max(-slack_wh, 0),
+    }
+
+
+class _Outsiders:
+    """What flows at connection points without an order, W and var as injections.
+
+    A household that said nothing is expected to draw what its load's own past tells, and to feed in the same
+    way. Generators at buses without a household run as their profile says: nobody could curtail them.
+    """
+
+    def __init__(self, profiles: Profiles, homes: Sequence[Household], pv_scale: float) -> None:
+        self._homes = homes
+        served = {home.bus for home in homes}
+        self._alone = [
+            (f"sgen:{index}", profiles.sgen_p_w[:, column])
+            for column, (index, bus) in enumerate(zip(profiles.sgen_index, profiles.sgen_bus, strict=True))
+            if int(bus) not in served
+        ]
+        self._pv_scale = pv_scale
+
+    def __call__(self, start: int, ordered: frozenset[str]) -> list[Firm]:
+        firm = []
+        for home in self._homes:
+            if home.name in ordered:
+                continue
+            modules_w = max(_expected(home.modules_w, start), 0.0)
+            fed_in_w = home.pv.available_w(modules_w) if home.pv else 0.0
+            firm.append(
+                Firm(
+                    connection_point=home.name,
+                    p_w=fed_in_w - max(_expected(home.load_w, start), 0.0),
+                    q_var=-_expected(home.load_q_var, start),
+                )
+            )
+        for name, column in self._alone:
+            p_w = Series(((column, self._pv_scale),)).mean(start, INTERVAL_S)
+            firm.append(Firm(connection_point=name, p_w=p_w))
+        return firm
+
+
+def _expected(series: Series, start: int) -> float:
+    """The forecast for the interval at ``start`` that is possible while the one before it runs."""
+
+    def past(back: int) -> float:
+        return series.mean(start - (back + 1) * INTERVAL_S, INTERVAL_S)
+
+    return seasonal(past, 2, INTERVALS_PER_DAY)
+
+
+def injections_of(book: Book, record: ClearingRecord) -> Mapping[str, tuple[float, float]]:
+    """The injections that a clearing scheduled: W and var by connection point, fills and firm energy."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def add(point: str, p_w: float, q_var: float) -> None:
+        before = found.get(point, (0.0, 0.0))
+        found[point] = (before[0] + p_w, before[1] + q_var)
+
+    for firm in book.firm or ():
+        add(firm.connection_point, firm.p_w, firm.q_var)
+    orders = {order.id: order for order in book.orders}
+    for fill in record.fills:
+        order = orders[fill.order_id]
+        p_w = fill.energy_wh / book.interval.hours * (1 if order.side == "ask" else -1)
+        add(order.connection_point, p_w, order.tan_phi * p_w)
+    return found
