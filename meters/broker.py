@@ -26,7 +26,6 @@ HOST = "127.0.0.1"
 Program = Literal["mosquitto", "iotcore"]
 
 _START_TIMEOUT_S = 15.0
-_STOP_TIMEOUT_S = 5.0
 _PORTS_TRIED_MAX = 5
 _POLL_S = 0.02
 _TCP_LISTEN = "0A"
@@ -85,7 +84,7 @@ class Broker:
         self.port = port or 0
         self.kind: str = self.program
         self._port_is_given = port is not None
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: lifeline.Child | None = None
         self._files = contextlib.ExitStack()
 
     async def __aenter__(self) -> Broker:
@@ -115,13 +114,13 @@ class Broker:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self._child is not None
+        return self._child.pid
 
     async def ended(self) -> BrokerError:
         """Waits until the broker ends by itself, and tells it as an error to raise."""
-        assert self._process is not None
-        status = await self._process.wait()
+        assert self._child is not None
+        status = await self._child.wait()
         return BrokerError(f"the MQTT broker {self.kind} ended by itself with status {status}")
 
     async def _start(self, folder: Path) -> None:
@@ -131,22 +130,14 @@ class Broker:
             self.kind = await _mosquitto_version(command[0])
         else:
             command = self._iotcore_command(folder)
-        with log.open("wb") as stderr:
-            self._process = await asyncio.create_subprocess_exec(
-                *lifeline.launcher(command),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=stderr,
-                stderr=stderr,
-                start_new_session=True,  # Ctrl-C is for the parent, which then ends the broker in order
-            )
+        self._child = child = await lifeline.Child.start(command, log)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 while not await _accepts(self.port):
-                    if self._process.returncode is not None:
-                        words = log.read_text(errors="replace").strip().splitlines()[-3:]
+                    if child.status is not None:
                         raise BrokerError(
-                            f"the MQTT broker {self.kind} ended with status "
-                            f"{self._process.returncode} at its start: {' '.join(words)}"
+                            f"the MQTT broker {self.kind} ended with status {child.status} at its "
+                            f"start: {child.last_words()}"
                         )
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
@@ -154,7 +145,7 @@ class Broker:
                 f"the MQTT broker {self.kind} did not listen on {HOST}:{self.port} "
                 f"within {_START_TIMEOUT_S:.0f} s"
             ) from None
-        if not _is_bound_by(self._process.pid, self.port):
+        if not _is_bound_by(child.pid, self.port):
             raise BrokerError(f"port {self.port} is held by another process than the broker just started")
 
     def _mosquitto_command(self, folder: Path) -> list[str]:
@@ -175,18 +166,9 @@ class Broker:
         return [sys.executable, "-m", "meters.broker", str(config)]
 
     async def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_S)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+        child, self._child = self._child, None
+        if child is not None:
+            await child.stop()
 
 
 def free_port() -> int:

@@ -10,11 +10,14 @@ programs that know nothing of this.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
+import stat
 import sys
 import threading
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,7 +31,9 @@ def tie_to_parent(parent: int, deadly: signal.Signals = signal.SIGTERM) -> None:
 
 
 def end_with_stdin(deadly: signal.Signals = signal.SIGTERM) -> None:
-    """Send ``deadly`` to this process when its standard input, a pipe from the parent, ends."""
+    """Send ``deadly`` to this process when its standard input ends, if that is a pipe from the parent."""
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        return
 
     def watch() -> None:
         while os.read(0, 4096):
@@ -44,9 +49,55 @@ def become(parent: int, command: list[str]) -> None:
     os.execvp(command[0], command)  # noqa: S606
 
 
-def launcher(command: list[str]) -> list[str]:
-    """The command line that runs ``command`` tied to the calling process, under the same process id."""
-    return [sys.executable, "-m", "meters.lifeline", str(os.getpid()), *command]
+class Child:
+    """A running child process, tied to this one; what it prints goes to ``log``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self._process = process
+        self.log = log
+
+    @classmethod
+    async def start(cls, command: list[str], log: Path) -> Child:
+        launcher = [sys.executable, "-m", "meters.lifeline", str(os.getpid())]
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *launcher,
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the parent, which then ends its children in order
+            )
+        return cls(process, log)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status (negative: the signal that ended it), None while it runs."""
+        return self._process.returncode
+
+    def last_words(self) -> str:
+        """The end of what it printed, in one line."""
+        return " ".join(self.log.read_text(errors="replace").strip().splitlines()[-3:])
+
+    async def wait(self) -> int:
+        """Its exit status, when it has ended."""
+        return await self._process.wait()
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """Ends it in order, or after ``timeout_s`` without asking."""
+        if self._process.returncode is None:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), timeout_s)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+"""What a household knows before an interval, and what physically happens in it. Pure.
+
+Net energy at the connection point is PV + discharge − charge − vehicle − load, Wh, export positive. The
+registers count it in whole Wh; what is below one stays in their rest, so that nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from market.messages.models import Side, Tariff
+from meters.household.devices import Battery, Stay
+from meters.household.forecast import FORECASTS
+from meters.household.sites import DAY_S, Household, Series
+from meters.strategies.interface import BatteryNow, Device, EvNow, OfferedStep, Situation
+
+_FIRST_CHARGE = 0.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was offered for an interval, and the energy awarded to each step (None: no award known)."""
+
+    steps: tuple[OfferedStep, ...]
+    awarded_wh: tuple[int, ...] | None = None
+
+    def offered(self, device: Device) -> int:
+        return sum(step.energy_wh for step in self.steps if step.device == device)
+
+    def awarded(self, device: Device, side: Side) -> int:
+        if self.awarded_wh is None:
+            return 0
+        both = zip(self.steps, self.awarded_wh, strict=True)
+        return sum(wh for step, wh in both if step.device == device and step.side == side)
+
+
+Plans = Callable[[int], Plan | None]
+"""The plan for the interval that starts at the given time, if there is one."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A household at ``time``, the end of the last interval it lived through (Unix seconds).
+
+    ``power_w`` is that interval's mean, export positive. ``ev_arrival`` tells the stay to which
+    ``ev_charged_wh`` belongs. The rest is kept for the summary: energy curtailed, departures of the
+    vehicle, how many of them with less than needed, and how much less.
+    """
+
+    time: int
+    import_wh: int
+    export_wh: int
+    import_rest_wh: float = 0.0
+    export_rest_wh: float = 0.0
+    power_w: int = 0
+    battery_wh: float = 0.0
+    ev_arrival: int = 0
+    ev_charged_wh: float = 0.0
+    pv_curtailed_wh: float = 0.0
+    ev_departures: int = 0
+    ev_unmet: int = 0
+    ev_unmet_wh: float = 0.0
+
+
+def first_state(household: Household, time: int) -> State:
+    """The household when the story begins: battery half full, the vehicle charged since it came home."""
+    import_wh, export_wh = household.first_registers_wh
+    state = State(
+        time=time,
+        import_wh=import_wh,
+        export_wh=export_wh,
+        battery_wh=household.battery.capacity_wh * _FIRST_CHARGE if household.battery else 0.0,
+    )
+    stay = household.stay_at(time)
+    if stay is None or household.ev is None:
+        return state
+    charged_wh = min(stay.need_wh, household.ev.power_w * (time - stay.arrival) / 3600)
+    return replace(state, ev_arrival=stay.arrival, ev_charged_wh=charged_wh)
+
+
+def situation(
+    household: Household, state: State, plans: Plans, interval_start: int, seconds: int, tariff: Tariff
+) -> Situation:
+    """What the household knows at ``state.time`` about the interval at ``interval_start``.
+
+    Between the two, batteries and vehicles are expected to follow what was awarded. A vehicle that is
+    not yet at home is not yet known.
+    """
+    hours = seconds / 3600
+    ahead = (interval_start - state.time) // seconds + 1
+    predict = FORECASTS[household.settings.forecast]
+
+    def past_of(series: Series) -> Callable[[int], float]:
+        def past(back: int) -> float:
+            assert back >= 1, "a forecast may look at the past only"
+            return series.mean(state.time - back * seconds, seconds)
+
+        return past
+
+    def forecast(series: Series) -> float:
+        return predict(past_of(series), ahead, DAY_S // seconds)
+
+    battery_wh = state.battery_wh
+    stay = household.stay_at(state.time)
+    charged_wh = state.ev_charged_wh if stay and stay.arrival == state.ev_arrival else 0.0
+    for start in range(state.time, interval_start, seconds):
+        plan = plans(start)
+        if plan is None:
+            continue
+        if household.battery is not None:
+            battery_wh, _ = _run_battery(household.battery, battery_wh, plan, hours)
+        charged_wh += plan.awarded("ev", Side.BID)
+
+    pv_wh = household.pv.available_w(forecast(household.modules_w)) * hours if household.pv else 0.0
+    return Situation(
+        hours=hours,
+        tariff=tariff,
+        load_wh=max(0.0, forecast(household.load_w)) * hours,
+        load_q_var=forecast(household.load_q_var),
+        pv=household.pv,
+        pv_wh=pv_wh,
+        battery=BatteryNow(household.battery, battery_wh) if household.battery else None,
+        ev=_ev_now(household, stay, charged_wh, interval_start, seconds),
+    )
+
+
+def live(household: Household, state: State, plan: Plan | None, seconds: int) -> State:
+    """The household after the interval of ``seconds`` from ``state.time``.
+
+    With an award it follows it as far as physics lets it. Without (the market was silent) it does what
+    it would do without a market: PV feeds in, the vehicle charges, the battery rests.
+    """
+    hours, end = seconds / 3600, state.time + seconds
+    if plan is not None and plan.awarded_wh is None:
+        plan = None
+    load_wh = max(0.0, household.load_w.mean(state.time, seconds)) * hours
+
+    available_wh = pv_wh = 0.0
+    if household.pv is not None:
+        available_wh = household.pv.available_w(household.modules_w.mean(state.time, seconds)) * hours
+        pv_wh = available_wh
+        if plan is not None:
+            offered_wh, awarded_wh = plan.offered("pv"), plan.awarded("pv", Side.ASK)
+            pv_wh = household.pv.delivered_wh(available_wh, offered_wh, awarded_wh)
+
+    battery_wh, battery_net_wh = state.battery_wh, 0.0
+    if household.battery is not None and plan is not None:
+        battery_wh, battery_net_wh = _run_battery(household.battery, state.battery_wh, plan, hours)
+
+    state, ev_wh = _charge_ev(household, state, plan, end, hours)
+    net_wh = pv_wh + battery_net_wh - ev_wh - load_wh
+    counted = _count(state, net_wh)
+    return replace(
+        counted,
+        time=end,
+        power_w=round(net_wh / hours),
+        battery_wh=battery_wh,
+        pv_curtailed_wh=state.pv_curtailed_wh + available_wh - pv_wh,
+    )
+
+
+def _run_battery(battery: Battery, stored_wh: float, plan: Plan, hours: float) -> tuple[float, float]:
+    charge_wh, discharge_wh = plan.awarded("battery", Side.BID), plan.awarded("battery", Side.ASK)
+    return battery.run(stored_wh, charge_wh, discharge_wh, hours)
+
+
+def _count(state: State, net_wh: float) -> State:
+    """The registers after ``net_wh`` has passed the meter."""
+    imported = state.import_rest_wh + max(0.0, -net_wh)
+    exported = state.export_rest_wh + max(0.0, net_wh)
+    return replace(
+        state,
+        import_wh=state.import_wh + int(imported),
+        export_wh=state.export_wh + int(exported),
+        import_rest_wh=imported - int(imported),
+        export_rest_wh=exported - int(exported),
+    )
+
+
+def _ev_now(
+    household: Household, stay: Stay | None, charged_wh: float, interval_start: int, seconds: int
+) -> EvNow | None:
+    if household.ev is None or stay is None or stay.departure < interval_start + seconds:
+        return None
+    remaining_wh = stay.need_wh - charged_wh
+    if remaining_wh < 1:
+        return None
+    return EvNow(household.ev, remaining_wh, (stay.departure - interval_start) // seconds)
+
+
+def _charge_ev(
+    household: Household, state: State, plan: Plan | None, end: int, hours: float
+) -> tuple[State, float]:
+    """The state with the vehicle's part of the interval until ``end``, and what it took, Wh.
+
+    It charges in the intervals that lie wholly in its stay; after the last of them its departure is
+    counted.
+    """
+    stay = household.stay_at(state.time)
+    if household.ev is None or stay is None or stay.departure < end:
+        return state, 0.0
+    if stay.arrival != state.ev_arrival:
+        state = replace(state, ev_arrival=stay.arrival, ev_charged_wh=0.0)
+    room_wh = household.ev.charge_room_wh(stay.need_wh - state.ev_charged_wh, hours)
+    taken_wh = room_wh if plan is None else min(room_wh, float(plan.awarded("ev", Side.BID)))
+    state = replace(state, ev_charged_wh=state.ev_charged_wh + taken_wh)
+    if stay.departure < end + (end - state.time):
+        missing_wh = stay.need_wh - state.ev_charged_wh
+        unmet = missing_wh >= 1
+        state = replace(
+            state,
+            ev_departures=state.ev_departures + 1,
+            ev_unmet=state.ev_unmet + unmet,
+            ev_unmet_wh=state.ev_unmet_wh + (missing_wh if unmet else 0.0),
+        )
+    return state, taken_wh
