@@ -106,12 +106,12 @@ def order_digest(connection: Connection, interval_start: int, meter: str, versio
     return digest
 
 
-def orders_since(connection: Connection, meter: str, since: int) -> list[StoredOrder]:
-    """A meter's orders for intervals from ``since`` on."""
+def orders_after(connection: Connection, meter: str, since: int) -> list[StoredOrder]:
+    """A meter's orders for intervals that start after ``since``."""
     table = schema.order
     rows = connection.execute(
         select(table.c.body, table.c.digest, table.c.received_at)
-        .where(table.c.interval_start >= since, table.c.meter == meter)
+        .where(table.c.interval_start > since, table.c.meter == meter)
         .order_by(table.c.interval_start, table.c.version)
     )
     return [StoredOrder(Order.model_validate_json(row.body), row.digest, row.received_at) for row in rows]
@@ -168,6 +168,14 @@ def reading_progress(connection: Connection, meter: str) -> ReadingProgress | No
         .limit(1)
     ).one_or_none()
     return ReadingProgress(row.seq, row.digest) if row else None
+
+
+def readings_ahead(connection: Connection, meter: str, up_to: int) -> dict[int, bytes]:
+    """The digests of a meter's readings beyond a gap, by seq."""
+    rows = connection.exec_driver_sql(
+        "SELECT seq, digest FROM reading WHERE meter = ? AND seq > ?", (meter, up_to)
+    )
+    return dict(rows.tuples())
 
 
 def registers_between(connection: Connection, earliest: int, latest: int) -> dict[str, list[Registers]]:

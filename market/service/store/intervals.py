@@ -91,6 +91,15 @@ def _note(tx: Connection, interval_start: int, state: str, at: int, reason: str)
     )
 
 
+def state_of(connection: Connection, interval_start: int) -> str | None:
+    """An interval's state, None before its gate opened."""
+    table = schema.interval
+    state: str | None = connection.execute(
+        select(table.c.state).where(table.c.interval_start == interval_start)
+    ).scalar_one_or_none()
+    return state
+
+
 def intervals(connection: Connection) -> dict[int, StoredInterval]:
     """All intervals by their start, in order."""
     rows = connection.execute(select(schema.interval).order_by(schema.interval.c.interval_start))
@@ -111,6 +120,14 @@ def incomplete_intervals(connection: Connection) -> list[int]:
         .order_by(table.c.interval_start)
     )
     return list(rows.scalars())
+
+
+def revision_of(connection: Connection, interval_start: int) -> int:
+    table = schema.interval
+    revision: int = connection.execute(
+        select(table.c.revision).where(table.c.interval_start == interval_start)
+    ).scalar_one()
+    return revision
 
 
 def set_settled(tx: Connection, interval_start: int, *, incomplete: int, revision: int) -> None:
@@ -195,12 +212,12 @@ def add_awards(tx: Connection, awards: Iterable[tuple[Award, int]]) -> None:
         )
 
 
-def awards_since(connection: Connection, meter: str, since: int) -> list[str]:
-    """The JSON of a meter's awards for intervals from ``since`` on."""
+def awards_after(connection: Connection, meter: str, since: int) -> list[str]:
+    """The JSON of a meter's awards for intervals that start after ``since``."""
     table = schema.award
     rows = connection.execute(
         select(table.c.body)
-        .where(table.c.interval_start >= since, table.c.meter == meter)
+        .where(table.c.interval_start > since, table.c.meter == meter)
         .order_by(table.c.interval_start)
     )
     return list(rows.scalars())

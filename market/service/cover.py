@@ -1,0 +1,59 @@
+"""Whether an account covers an order (rule 3 of design section 3), kept up to date as the market goes on.
+
+An account's cover is its deposit, what final batches brought it, and what it owes for intervals that are
+settled but not final. Against it stand the worst cases of its orders for intervals that are not settled,
+and one interval at its fuse. What an interval that is not final would bring counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from market.accounts.collateral import fuse_worst_neur, shortfall_neur
+from market.accounts.ledger import NEUR_PER_UEUR, household
+from market.messages.models import Order
+from market.service.orderbook import order_worst_neur
+from market.service.settings import MarketSettings, Member
+
+
+class Cover:
+    def __init__(self, settings: MarketSettings, members: Mapping[str, Member]) -> None:
+        self._tariff = settings.tariff
+        self._members = members
+        self._cover_neur: dict[str, int] = {}
+        self._worst_neur: dict[str, dict[int, int]] = {meter: {} for meter in members}
+        self._fuse_neur = {
+            meter: fuse_worst_neur(member.fuse_w, settings.minutes, settings.tariff)
+            for meter, member in members.items()
+        }
+
+    def renew(self, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]) -> None:
+        """Takes what is final (positions, µEUR) and what is owed before it is (≤ 0, nEUR), by account."""
+        for meter, member in self._members.items():
+            account = household(meter)
+            final = member.deposit_ueur + final_ueur.get(account, 0)
+            self._cover_neur[meter] = final * NEUR_PER_UEUR + pending_neur.get(account, 0)
+
+    def shortfall_neur(self, order: Order) -> int:
+        """How much is missing for an order, in place of any earlier one for its interval; 0 where it is
+        covered.
+        """
+        worst = {
+            **self._worst_neur[order.meter],
+            order.interval_start: order_worst_neur(order, self._members[order.meter], self._tariff),
+        }
+        return shortfall_neur(self._cover_neur[order.meter], worst.values(), self._fuse_neur[order.meter])
+
+    def hold(self, order: Order) -> None:
+        """An accepted order counts with its worst case."""
+        worst = order_worst_neur(order, self._members[order.meter], self._tariff)
+        self.set(order.meter, order.interval_start, worst)
+
+    def set(self, meter: str, interval_start: int, worst_neur: int) -> None:
+        """After the clearing it counts with what it got."""
+        self._worst_neur[meter][interval_start] = worst_neur
+
+    def release(self, interval_start: int) -> None:
+        """After settlement the ledger has it."""
+        for worst in self._worst_neur.values():
+            worst.pop(interval_start, None)

@@ -1,0 +1,197 @@
+"""The market's side of MQTT: what comes in is stored, then acknowledged and answered; what goes out comes
+from the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from grid.errors import BrokerError
+from market.messages.models import Receipt, ReceiptKind, ReceiptResult, Sync
+from market.messages.signing import UNSIGNED, Domain, Signer
+from market.service.clock import Clock
+from market.service.cover import Cover
+from market.service.intake import Answer, Intake
+from market.service.parse import Heard, Refusal, hear, topic_of
+from market.service.ports import Tally
+from market.service.settings import MarketSettings, Member
+from market.service.store import Store, inputs, intervals, outbox
+from meters.mqtt import Inbox, Incoming, Message, Session
+
+_SESSION_EXPIRY_S = 3600
+_RETRY_S = 0.5
+_PUBLISH_ATTEMPTS_MAX = 60
+
+
+class Gateway:
+    """One market's connection to a broker: ``async with Gateway(...) as gateway``.
+
+    Raises :class:`BrokerError` when there is no broker, and :class:`StoreError` out of :meth:`news` when
+    what came in could not be stored (then it was not acknowledged either).
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: MarketSettings,
+        members: Sequence[Member],
+        signer: Signer,
+        domain: Domain,
+        store: Store,
+        clock: Clock,
+        host: str,
+        port: int,
+    ) -> None:
+        self.tally = Tally()
+        self.members: Mapping[str, Member] = {member.meter: member for member in members}
+        self.cover = Cover(settings, self.members)
+        self.intake = Intake(settings, self.members, store, clock, self.cover)
+        self._settings = settings
+        self._signer = signer
+        self._domain = domain
+        self._store = store
+        self._clock = clock
+        self._inbox = Inbox()
+        self._news = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        feeder = settings.feeder
+        self._session = Session(
+            host,
+            port,
+            f"market-{feeder}",
+            self._inbox,
+            subscriptions=[topic_of(feeder, "+", subject) for subject in ("order", "reading", "sync")],
+            clean_start=False,
+            expiry_s=_SESSION_EXPIRY_S,
+        )
+
+    async def __aenter__(self) -> Gateway:
+        await self._session.__aenter__()
+        self._reader = asyncio.create_task(self._read(), name="gateway")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._reader is not None
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await self._reader
+        await self._session.__aexit__(kind, error, trace)
+
+    async def news(self, timeout_s: float) -> None:
+        """Waits until another batch has been taken in, ``timeout_s`` at most."""
+        assert self._reader is not None
+        waiting = asyncio.create_task(self._news.wait())
+        try:
+            await asyncio.wait(
+                {waiting, self._reader}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+        self._news.clear()
+        if self._reader.done():
+            self._reader.result()
+
+    async def publish_outbox(self) -> None:
+        """Publishes what the outbox holds, in order; a broker that is away is waited for."""
+        while True:
+            with self._store.reading() as connection:
+                rows = outbox.waiting(connection)
+            if not rows:
+                return
+            await self._publish([Message(topic, text.encode(), retain) for _, topic, text, retain in rows])
+            with self._store.transaction() as tx:
+                outbox.done(tx, rows[-1][0])
+
+    async def _publish(self, messages: Sequence[Message]) -> None:
+        for attempt in range(1, _PUBLISH_ATTEMPTS_MAX + 1):
+            try:
+                await self._session.publish(*messages)
+            except BrokerError:
+                if attempt == _PUBLISH_ATTEMPTS_MAX:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _read(self) -> None:
+        while True:
+            batch = await self._inbox.batch()
+            answers, syncs = self._take(batch)
+            self._inbox.done(batch)
+            for answer in answers:
+                self._send(answer)
+            for sync in syncs:
+                self._answer_sync(sync)
+            self._news.set()
+            await asyncio.sleep(0)
+
+    def _take(self, batch: Sequence[Incoming]) -> tuple[list[Answer], list[Sync]]:
+        """Stores a batch; what to answer, and who asks for what it missed (once each)."""
+        refusals: list[Refusal] = []
+        heard: list[Heard] = []
+        syncs: dict[str, Sync] = {}
+        for incoming in batch:
+            said = hear(
+                incoming.topic,
+                incoming.payload,
+                feeder=self._settings.feeder,
+                members=self.members,
+                domain=self._domain,
+            )
+            if isinstance(said, Refusal):
+                refusals.append(said)
+            elif said is not None and isinstance(said.message, Sync):
+                earlier = syncs.setdefault(said.meter, said.message)
+                if said.message.since < earlier.since:
+                    syncs[said.meter] = said.message
+            elif said is not None:
+                heard.append(said)
+        answers = self.intake.take(heard) + [self.intake.refused(refusal) for refusal in refusals]
+        self.tally.messages_in += len(batch)
+        self.tally.messages_rejected += sum(a.result == ReceiptResult.REJECTED for a in answers)
+        return answers, list(syncs.values())
+
+    def _send(self, answer: Answer) -> None:
+        """A receipt is not kept: who does not get it asks again."""
+        receipt = Receipt(
+            meter=answer.meter,
+            kind=answer.kind,
+            up_to=answer.up_to,
+            result=answer.result,
+            reason=answer.reason,
+            field=answer.field,
+            received_at=answer.received_at,
+            digest="0x" + answer.digest.hex(),
+            sig=UNSIGNED,
+        )
+        signed = self._signer.sign(self._domain, receipt)
+        topic = topic_of(self._settings.feeder, answer.meter, "receipt")
+        if self._session.send(Message(topic, signed.model_dump_json().encode())):
+            self.tally.receipts += 1
+
+    def _answer_sync(self, sync: Sync) -> None:
+        """Sends again how far readings are stored, and the orders and awards of intervals after ``since``."""
+        with self._store.reading() as connection:
+            orders = inputs.orders_after(connection, sync.meter, sync.since)
+            awards = intervals.awards_after(connection, sync.meter, sync.since)
+        if self.intake.has_readings(sync.meter):
+            self._send(self.intake.reading_answer(sync.meter, self._clock.now(), is_new=False))
+        for stored in orders:
+            self._send(
+                Answer(
+                    sync.meter,
+                    ReceiptKind.ORDER,
+                    stored.order.version,
+                    ReceiptResult.ACCEPTED,
+                    stored.digest,
+                    stored.received_at,
+                )
+            )
+        topic = topic_of(self._settings.feeder, sync.meter, "award")
+        for award in awards:
+            self._session.send(Message(topic, award.encode()))

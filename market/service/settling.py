@@ -1,0 +1,202 @@
+"""Settling intervals from what the store has, batch by batch, and the proof at the end that it all agrees.
+
+Everything here works inside the market's database and can be done again after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection
+
+from grid.errors import LedgerError
+from market.accounts.ledger import NEUR_PER_UEUR, ROUNDING, adjustment, combine
+from market.accounts.metering import BOUNDARY_TOLERANCE_S, Flag, Metered, metered_energy
+from market.accounts.settlement import Settlement, settle_cleared, settle_suspended
+from market.auction.record import ClearingRecord
+from market.messages.models import Order
+from market.service import orderbook
+from market.service.cover import Cover
+from market.service.ports import Physics, Settler
+from market.service.settings import MarketSettings, Member
+from market.service.store import Store, inputs, intervals, money
+
+# How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
+_INTERPOLATION_INTERVALS = 4
+_PERIOD_S = {"hour": 3600, "day": 86400}
+
+Energies = dict[str, Metered | None]
+
+
+class Settling:
+    def __init__(
+        self,
+        settings: MarketSettings,
+        members: Mapping[str, Member],
+        store: Store,
+        physics: Physics,
+    ) -> None:
+        self._settings = settings
+        self._members = members
+        self._store = store
+        self._physics = physics
+
+    def settle(self, start: int, now: int, *, late: bool) -> None:
+        """Settles an interval on what the meters say by now, and earlier ones that they say more of.
+
+        ``late`` tells that readings of earlier times came in: then all intervals that had to do without are
+        looked at, else only those that a new reading lets interpolate. Does nothing where that is done.
+        """
+        with self._store.reading() as connection:
+            state = intervals.state_of(connection, start)
+            incomplete = intervals.incomplete_intervals(connection)
+        if state in ("CLEARED", "SUSPENDED"):
+            self._meter(start, now)
+            state = "METERED"
+        if state == "METERED":
+            self._post(start, now)
+        recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
+        for earlier in incomplete:
+            if earlier != start and (late or earlier >= recent):
+                self._adjust(earlier)
+
+    def close_books(self, now: int) -> None:
+        """After the last interval: everything that the ledger has goes into a batch."""
+        with self._store.reading() as connection:
+            incomplete = intervals.incomplete_intervals(connection)
+        for start in incomplete:
+            self._adjust(start)
+        with self._store.transaction() as tx:
+            money.make_batch(tx, now)
+
+    def reconcile(self, settler: Settler) -> None:
+        """Proves that chain and ledger agree to the unit. Raises :class:`LedgerError` where they do not."""
+        with self._store.reading() as connection:
+            accounts = money.account_states(connection)
+        if total := sum(account.ledger_neur for account in accounts):
+            raise LedgerError(f"the ledger sums to {total} nEUR instead of zero")
+        balances = settler.balances([account.address for account in accounts])
+        for account in accounts:
+            moved = balances[account.address] - account.deposit_ueur
+            expected = account.ledger_neur // NEUR_PER_UEUR
+            if moved != account.settled_ueur or (account.account != ROUNDING and moved != expected):
+                raise LedgerError(
+                    f"{account.account}: the chain moved {moved} µEUR, batches {account.settled_ueur}, "
+                    f"and the ledger stands at {account.ledger_neur} nEUR"
+                )
+        supply, deposits = settler.total_supply(), sum(account.deposit_ueur for account in accounts)
+        if supply != deposits:
+            raise LedgerError(f"there are {supply} µEUR of tokens for deposits of {deposits}")
+
+    # Collateral
+
+    def renew(self, cover: Cover, opens_at: int) -> None:
+        """What accounts cover when a gate opens.
+
+        A batch counts from the gate after next on, however fast it was final: what is accepted does not
+        depend on the speed of a machine.
+        """
+        made_before = opens_at - self._settings.seconds
+        with self._store.reading() as connection:
+            final = money.settled_ueur(connection, made_before)
+            pending = money.pending_neur(connection, made_before)
+        cover.renew(final, pending)
+
+    def restore(self, cover: Cover) -> None:
+        """The worst cases of intervals that a former process left unsettled."""
+        with self._store.reading() as connection:
+            for start, interval in intervals.intervals(connection).items():
+                if interval.state in ("CLOSED", "CLEARED", "SUSPENDED", "METERED"):
+                    orders = _orders(connection, start)
+                    if interval.state == "CLOSED":
+                        for order in orders.values():
+                            cover.hold(order)
+                    else:
+                        record = intervals.clearing(connection, start).record
+                        hold_awards(cover, self._settings, self._members, start, record, orders)
+
+    # One interval
+
+    def _meter(self, start: int, now: int) -> None:
+        with self._store.reading() as connection:
+            energies = self._energies(connection, start)
+            clearing = intervals.clearing(connection, start)
+            orders = _orders(connection, start)
+        flows = orderbook.delivered(clearing.book, clearing.record, orders, self._members, energies)
+        delivered = self._physics.check(flows)
+        with self._store.transaction() as tx:
+            intervals.add_metered(tx, start, 0, energies)
+            intervals.set_delivered(tx, start, delivered)
+            intervals.advance(tx, start, "METERED", now)
+
+    def _post(self, start: int, now: int) -> None:
+        with self._store.reading() as connection:
+            energies = intervals.metered(connection, start)
+            settlement = self._settlement(connection, start, energies)
+        with self._store.transaction() as tx:
+            money.add_postings(tx, start, 0, settlement.postings)
+            intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=0)
+            intervals.advance(tx, start, "SETTLED", now)
+            if self._is_due(start):
+                money.make_batch(tx, now)
+
+    def _adjust(self, start: int) -> None:
+        """Posts the difference that readings make which came after the settlement."""
+        with self._store.reading() as connection:
+            energies = self._energies(connection, start)
+            if energies == intervals.metered(connection, start):
+                return
+            settlement = self._settlement(connection, start, energies)
+            change = adjustment(combine(money.postings(connection, start)), settlement.postings)
+            revision = intervals.revision_of(connection, start) + 1
+        with self._store.transaction() as tx:
+            intervals.add_metered(tx, start, revision, energies)
+            money.add_postings(tx, start, revision, change)
+            intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=revision)
+
+    def _is_due(self, start: int) -> bool:
+        period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)
+        return (start + self._settings.seconds) % period_s == 0
+
+    def _energies(self, connection: Connection, start: int) -> Energies:
+        end = start + self._settings.seconds
+        reach_s = _INTERPOLATION_INTERVALS * self._settings.seconds + BOUNDARY_TOLERANCE_S
+        registers = inputs.registers_between(connection, start - reach_s, end + reach_s)
+        return {
+            meter: metered_energy(registers.get(meter, ()), start, end) for meter in sorted(self._members)
+        }
+
+    def _settlement(self, connection: Connection, start: int, energies: Energies) -> Settlement:
+        clearing = intervals.clearing(connection, start)
+        orders = _orders(connection, start)
+        parts = orderbook.settlement_inputs(
+            clearing.book, clearing.record, orders, self._members, energies, self._physics.bus_of
+        )
+        tariff = clearing.book.tariff
+        if clearing.record.status == "suspended":
+            return settle_suspended(parts.participants, parts.customers, tariff)
+        return settle_cleared(clearing.record, parts.participants, parts.outsiders, parts.customers, tariff)
+
+
+def hold_awards(
+    cover: Cover,
+    settings: MarketSettings,
+    members: Mapping[str, Member],
+    start: int,
+    record: ClearingRecord,
+    orders: Mapping[str, Order],
+) -> None:
+    """After the clearing, orders count with what they got."""
+    taken = orderbook.taken_steps(record, orders)
+    for meter, order in orders.items():
+        steps = [step for _, step in taken.get(meter, [])]
+        cover.set(meter, start, orderbook.award_worst_neur(order, steps, members[meter], settings.tariff))
+
+
+def _orders(connection: Connection, start: int) -> dict[str, Order]:
+    return {meter: stored.order for meter, stored in inputs.live_orders(connection, start).items()}
+
+
+def _incomplete(energies: Energies) -> int:
+    """How many meters can still tell more."""
+    return sum(energy is None or energy.flag == Flag.INTERPOLATED for energy in energies.values())
