@@ -136,6 +136,9 @@ class EmbeddedChain:
             self._chain.header = self._next_header()
             try:
                 transaction = self._chain.get_vm().get_transaction_builder().decode(raw)
+                # py-evm does not look at the chain id of typed transactions.
+                if transaction.chain_id != self.chain_id:
+                    raise ValidationError(f"it is for chain {transaction.chain_id}")
                 self._chain.mine_all([transaction], mix_hash=Hash32(bytes(32)))
                 self._store.commit()
             except (ValidationError, VMError, DecodingError, DeserializationError) as error:
