@@ -11,7 +11,7 @@ from grid.catalogue import Profiles
 from grid.errors import InputError, PowerFlowError
 from grid.feeder import Feeder
 from grid.limits import check_limits, network_limits
-from market.auction.book import Book, Firm
+from market.auction.book import Book, Firm, Limits
 from market.auction.clearing import clear_book, power_flow
 from market.auction.record import ClearingRecord
 from market.cli.settings import INTERVAL_S
@@ -23,13 +23,15 @@ INTERVALS_PER_DAY = DAY_S // INTERVAL_S
 RETAIL_PARTIES = frozenset({"retailer", "network"})
 
 
-def physics_of(feeder: Feeder, profiles: Profiles, homes: Sequence[Household], pv_scale: float) -> Physics:
+def physics_of(
+    feeder: Feeder, limits: Limits, profiles: Profiles, homes: Sequence[Household], pv_scale: float
+) -> Physics:
     """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
     outsiders = _Outsiders(profiles, homes, pv_scale)
     return Physics(
         clear=lambda book: clear_book(book, feeder),
         without_network=lambda book: without_network(book, feeder),
-        check=lambda injections: check(injections, feeder),
+        check=lambda injections: check(injections, feeder, limits),
         outsiders=outsiders,
         bus_of=lambda point: bus_of(feeder, point),
     )
@@ -64,7 +66,7 @@ def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
     }
 
 
-def check(injections: Sequence[Firm], feeder: Feeder) -> dict[str, Any]:
+def check(injections: Sequence[Firm], feeder: Feeder, limits: Limits) -> dict[str, Any]:
     """What the AC power flow says of given injections. Voltages pu, energy Wh of one interval."""
     p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
     for firm in injections:
@@ -77,7 +79,7 @@ def check(injections: Sequence[Firm], feeder: Feeder) -> dict[str, Any]:
         point = flow.solve(p_w, q_var)
     except PowerFlowError as error:
         return {"reason": str(error)}
-    found = check_limits(flow, point, network_limits(feeder))
+    found = check_limits(flow, point, network_limits(feeder, **limits.model_dump()))
     slack_wh = round(point.slack_w * INTERVAL_S / 3600)
     return {
         "v_min_pu": round(found.v_min_pu, 6),

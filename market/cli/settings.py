@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from feeders import scenario_names, scenario_path
 from grid.errors import InputError, Problem
-from market.auction.book import validation_problems
+from market.auction.book import Limits, validation_problems
 from market.messages.models import Tariff
 from market.service.settings import SettleEvery
 from meters.household.settings import HouseholdSettings
@@ -50,6 +50,7 @@ class MarketSection(_Part):
         local_fee=20_000,
         import_fees=100_000,
     )
+    limits: Limits = Limits()
     gate_closure_s: Annotated[int, Field(gt=0, lt=INTERVAL_S)] = 300
     settle_every: SettleEvery = "hour"
     patience_s: Annotated[float, Field(gt=0, le=3600)] = 30.0

@@ -1,0 +1,72 @@
+"""The embedded chain of a run: contracts deployed, meters registered, deposits made, ready to settle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.deployment import Deployment, deploy
+from contracts.embedded import EmbeddedChain
+from contracts.journal import SqliteJournal
+from contracts.market_contracts import MarketContracts
+from contracts.sender import Sender
+from market.cli.world import World, bindings, escrow_terms
+from market.messages.signing import Domain
+from market.service.clock import SimulatedClock
+from market.service.settler import ContractSettler
+
+CONTRACTS = ("MeterRegistry", "DemoEuro", "MarketEscrow")
+SETUP_BEFORE_S = 3600  # of the first interval, on the chain's clock
+
+
+@dataclass(frozen=True)
+class MarketChain:
+    """``setup_gas`` and ``setup_transactions`` are what it took to get here."""
+
+    chain: EmbeddedChain
+    contracts: MarketContracts
+    deployment: Deployment
+    settler: ContractSettler
+    domain: Domain
+    setup_transactions: int
+    setup_gas: int
+
+
+@contextmanager
+def market_chain(world: World, folder: Path) -> Iterator[MarketChain]:
+    """The chain in ``folder``, made there or continued. Calling it again after a crash does nothing twice."""
+    clock = SimulatedClock(world.settings.first_interval_start - SETUP_BEFORE_S)
+    funded = (world.deployer.address, world.settler.address)
+    chain = EmbeddedChain(folder / "chain.sqlite", clock.now, funded)
+    journal = SqliteJournal(folder / "transactions.sqlite")
+    try:
+        deployer = Sender(chain, world.deployer, journal)
+        deployment = deploy(chain, deployer, journal, escrow_terms(world), world.settler.address)
+        contracts = MarketContracts(chain, deployment)
+        domain = Domain(chain.chain_id, deployment.registry)
+        receipts = contracts.register_meters(deployer, "register", bindings(world, domain))
+        deposits = {member.owner: member.deposit_ueur for member in world.members}
+        deposits |= {
+            treasury.address: treasury.deposit_ueur for treasury in world.market_settings.treasuries.values()
+        }
+        receipts += contracts.fund(deployer, "fund", deposits)
+        created = [
+            chain.receipt(found.hash) for name in CONTRACTS if (found := journal.find(f"deploy/{name}"))
+        ]
+        receipts += [receipt for receipt in created if receipt is not None]
+        yield MarketChain(
+            chain=chain,
+            contracts=contracts,
+            deployment=deployment,
+            settler=ContractSettler(
+                contracts, Sender(chain, world.settler, journal), world.settings.name, clock
+            ),
+            domain=domain,
+            setup_transactions=len(receipts),
+            setup_gas=sum(receipt.gas_used for receipt in receipts),
+        )
+    finally:
+        journal.disconnect()
+        chain.close()
