@@ -12,7 +12,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pydantic import ValidationError
@@ -204,7 +204,7 @@ class Agent:
             changed = True
         if changed:
             writes.meters[self.meter] = MeterRow(
-                self.meter, 0, self._next_seq, self._next_version, json.dumps(asdict(self._state))
+                self.meter, 0, self._next_seq, self._next_version, json.dumps(vars(self._state))
             )
             for ended in [start for start in self._plans if start < self._state.time]:
                 del self._plans[ended]

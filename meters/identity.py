@@ -58,7 +58,10 @@ def read_key(path: Path) -> Signer:
     if mode & _OTHERS:
         raise InputError.single(str(path), "mode", oct(mode & 0o777), "lets others at the key: chmod 600 it")
     try:
-        return Signer(bytes.fromhex(text))
+        secret = bytes.fromhex(text)
+        if len(secret) != SECRET_BYTES:  # a shorter one would be padded
+            raise ValueError
+        return Signer(secret)
     except ValueError:
         raise InputError.single(str(path), "", "…", "is not a key of 64 hexadecimal digits") from None
 
