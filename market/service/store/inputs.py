@@ -175,7 +175,7 @@ def readings_ahead(connection: Connection, meter: str, up_to: int) -> dict[int, 
     rows = connection.exec_driver_sql(
         "SELECT seq, digest FROM reading WHERE meter = ? AND seq > ?", (meter, up_to)
     )
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 def registers_between(connection: Connection, earliest: int, latest: int) -> dict[str, list[Registers]]:

@@ -65,7 +65,7 @@ def postings(connection: Connection, interval_start: int) -> list[Posting]:
 def ledger_neur(connection: Connection) -> dict[str, int]:
     """Every account's ledger balance without its deposit, nEUR."""
     rows = connection.exec_driver_sql("SELECT account, SUM(amount_neur) FROM posting GROUP BY account")
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 def pending_neur(connection: Connection, made_before: int) -> dict[str, int]:
@@ -93,7 +93,7 @@ def settled_ueur(connection: Connection, made_before: int | None = None) -> dict
         rows = connection.exec_driver_sql(
             query + " WHERE state = 'FINAL' AND made_at <= ? GROUP BY account", (made_before,)
         )
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 def make_batch(tx: Connection, made_at: int) -> bool:
@@ -138,7 +138,7 @@ def _positions(connection: Connection, sequence: int) -> dict[str, int]:
         " WHERE sequence = ? ORDER BY address",
         (sequence,),
     )
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: int) -> None:
