@@ -209,10 +209,11 @@ def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     with _quiet():
         values = simbench.get_absolute_values(net, profiles_instead_of_study_cases=True)
 
-    def watts(table: str, quantity: str) -> npt.NDArray[Any]:
+    def absolute(table: str, quantity: str) -> npt.NDArray[Any]:
         active = net[table].index[net[table].in_service.astype(bool)]
         scaling = net[table].scaling.loc[active].to_numpy(dtype=np.float64)
-        return np.asarray(values[(table, quantity)][active], dtype=np.float64) * scaling * 1e6
+        profiles: npt.NDArray[Any] = values[(table, quantity)][active].to_numpy(dtype=np.float64)
+        return profiles * (scaling * 1e6)
 
     load = net.load[net.load.in_service.astype(bool)]
     sgen = net.sgen[net.sgen.in_service.astype(bool)]
@@ -220,11 +221,11 @@ def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     return {
         "load_index": load.index.to_numpy(dtype=np.int64),
         "load_bus": load.bus.to_numpy(dtype=np.int64),
-        "load_p_w": watts("load", "p_mw"),
-        "load_q_var": watts("load", "q_mvar"),
+        "load_p_w": absolute("load", "p_mw"),
+        "load_q_var": absolute("load", "q_mvar"),
         "sgen_index": sgen.index.to_numpy(dtype=np.int64),
         "sgen_bus": sgen.bus.to_numpy(dtype=np.int64),
-        "sgen_p_w": watts("sgen", "p_mw"),
+        "sgen_p_w": absolute("sgen", "p_mw"),
         "storage_index": storage.index.to_numpy(dtype=np.int64),
         "storage_bus": storage.bus.to_numpy(dtype=np.int64),
         "storage_capacity_wh": storage.max_e_mwh.to_numpy(dtype=np.float64) * 1e6,

@@ -72,10 +72,10 @@ class PowerFlow:
         :class:`PowerFlowError` where there is no solution.
         """
         feeder = self.feeder
-        s_conj = (p_w - 1j * q_var)[feeder.pq] / feeder.base_va
+        s_conj = np.asarray((p_w - 1j * q_var)[feeder.pq], np.complex128) / feeder.base_va
         v = self.v_idle if start is None else start.v[feeder.pq]
         for _ in range(ITERATIONS_MAX):
-            following = self.v_idle + self._solve(s_conj / np.conj(v))
+            following: Complexes = self.v_idle + self._solve(s_conj / np.conj(v))
             change = np.abs(following - v).max(initial=0.0)
             v = following
             if not change < 1e3:

@@ -20,7 +20,7 @@ from market.auction.rows import LimitKey, Tangent
 TRADE_PREFERENCE_EUR_PER_MWH = 1e-6
 """Among equal welfare most is traded: every bid is worth, and every ask costs, this much more and less.
 It is a thousandth of the smallest price step, so it never changes what a price decides."""
-EXCESS_COST_FACTOR = 1e4
+EXCESS_COST_FACTOR = 1e3
 """What a kW beyond a limit costs in terms of the dearest price, once nothing feasible is left."""
 
 
@@ -118,9 +118,10 @@ class ClearingProgram:
             self._solver.changeColBounds(self._groups + 2 + column, 0.0, upper)
 
     def _run(self) -> highspy.HighsModelStatus:
-        status = self._solver.run()
-        if status == highspy.HighsStatus.kError:
-            raise SolverError("HiGHS failed to run")
+        if self._solver.run() == highspy.HighsStatus.kError:
+            self._solver.clearSolver()  # a basis gone bad: once more, from scratch
+            if self._solver.run() == highspy.HighsStatus.kError:
+                raise SolverError("HiGHS failed to run")
         model_status: highspy.HighsModelStatus = self._solver.getModelStatus()
         return model_status
 

@@ -1,10 +1,10 @@
 """Locational prices: the dual solutions that go with the awards, and the one the rules choose.
 
 At an operating point, the price at a point k is ``μ·a_k − Σ ν_j·s_jk`` with delivery factors
-a = −∂P_slack/∂p, tangent slopes s and the duals μ (energy at the slack) and ν ≥ 0 (limits).  Awards say what each price may
-be: at least the limit of what was sold and of bids left out, at most the limit of what was bought and of asks
-left out.  Among the duals that satisfy this, the price is the mean of the two that minimise and
-maximise the sum of DLMPs over buses, ties bus by bus in index order (design rule 6).
+a = −∂P_slack/∂p, tangent slopes s and the duals μ (energy at the slack) and ν ≥ 0 (limits).  Awards say
+what each price may be: at least the limit of what was sold and of bids left out, at most the limit of
+what was bought and of asks left out.  Among the duals that satisfy this, the price is the mean of the
+two that minimise and maximise the sum of DLMPs over buses, ties bus by bus in index order (rule 6).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import highspy
 import numpy as np
+from scipy.optimize import linprog
 
 from grid.errors import SolverError
 from grid.feeder import Floats, Ints
@@ -24,7 +24,8 @@ from market.auction.whole import WholeAwards, partly_filled
 
 UNIT = 1e3
 """The programs here are in EUR/MWh, thousandths of which are µEUR/kWh."""
-SNAP_UEUR_PER_KWH = 0.4
+PRICE_NOISE = 1e-4
+"""Relative error of a price that comes with awards found by linearisation to 1 W."""
 RANK_TOLERANCE = 1e-7
 FACE_TOLERANCE = 1e-6
 """EUR/MWh by which an optimum found is loosened when the next objective is taken among its ties."""
@@ -63,80 +64,60 @@ def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
 
 
 class _DualFace:
-    """The set of dual vectors z = (μ, ν) with ``lowest ≤ A·z ≤ highest`` and bounds on z, in EUR/MWh."""
+    """The dual vectors z = (μ, ν) with ``lowest ≤ A·z ≤ highest`` and bounds on z, in EUR/MWh."""
 
     def __init__(
-        self, matrix: Floats, lowest: Floats, highest: Floats, weight: Floats, floor: Floats, top: Floats
-    ):
-        limited = np.isfinite(lowest) | np.isfinite(highest)
-        self._size = matrix.shape[1]
-        solver = highspy.Highs()
-        self._solver = solver
-        for option, value in (
-            ("output_flag", False),
-            ("presolve", "off"),
-            ("threads", 1),
-            ("primal_feasibility_tolerance", 1e-9),
-            ("dual_feasibility_tolerance", 1e-9),
-        ):
-            solver.setOptionValue(option, value)
-        solver.addVars(self._size, floor, top)
-        # The awards are optimal to within the solver's and rounding's error: what little the price
-        # bounds contradict each other is shared out at the least cost in energy, once.
-        rows = np.flatnonzero(limited)
-        for row in rows:
-            self._elastic_row(matrix[row], lowest[row], highest[row], max(float(weight[row]), 1e-6))
-        self._solve()
-        optimum = np.array(solver.getSolution().col_value)
-        for column in range(self._size, len(optimum)):
-            solver.changeColBounds(column, 0.0, max(float(optimum[column]), 0.0) + FACE_TOLERANCE)
-            solver.changeColCost(column, 0.0)
-
-    def _elastic_row(self, coefficients: Floats, low: float, high: float, weight: float) -> None:
-        solver = self._solver
-        first = solver.getNumCol()
-        solver.addVar(0.0, highspy.kHighsInf)
-        solver.addVar(0.0, highspy.kHighsInf)
-        solver.changeColCost(first, weight)
-        solver.changeColCost(first + 1, weight)
-        index = np.concatenate([np.arange(self._size), [first, first + 1]]).astype(np.int32)
-        low = low if np.isfinite(low) else -highspy.kHighsInf
-        high = high if np.isfinite(high) else highspy.kHighsInf
-        solver.addRow(low, high, len(index), index, np.concatenate([coefficients, [1.0, -1.0]]))
-
-    def _solve(self) -> float:
-        if self._solver.run() == highspy.HighsStatus.kError:
-            raise SolverError("HiGHS failed on the price program")
-        status = self._solver.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise SolverError(f"the price program ended with {self._solver.modelStatusToString(status)}")
-        return float(self._solver.getObjectiveValue())
+        self,
+        matrix: Floats,
+        lowest: Floats,
+        highest: Floats,
+        weight: Floats,
+        bounds: Sequence[tuple[float, float]],
+    ) -> None:
+        self._bounds = list(bounds)
+        some = np.isfinite(lowest)
+        below, above = -matrix[some], matrix[np.isfinite(highest)]
+        self._matrix = np.vstack([below, above])
+        self._most = np.concatenate([-lowest[some], highest[np.isfinite(highest)]])
+        # The awards are optimal to within the solver's and the rounding's error: what little the
+        # bounds contradict each other is shared out once, at the least cost in energy.
+        rows, size = self._matrix.shape
+        cost = np.concatenate([np.zeros(size), weight[some], weight[np.isfinite(highest)]])
+        elastic = np.hstack([self._matrix, -np.eye(rows)])
+        found = _minimise(cost, elastic, self._most, [*self._bounds, *[(0.0, np.inf)] * rows])
+        self._most = np.maximum(self._most, self._matrix @ found[:size]) + FACE_TOLERANCE
 
     def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
         """The vector that is extreme in the first objective, then in the next among those, …"""
-        columns = np.arange(self._size, dtype=np.int32)
+        matrix, most = self._matrix, self._most
         fixed: list[Floats] = []
-        added = 0
+        vector = np.zeros(matrix.shape[1])
         for objective in objectives:
-            if len(fixed) == self._size:
+            if len(fixed) == matrix.shape[1]:
                 break
             if np.linalg.matrix_rank(np.array([*fixed, objective]), tol=RANK_TOLERANCE) == len(fixed):
                 continue
-            self._solver.changeColsCost(self._size, columns, sense * objective)
-            best = sense * self._solve()
-            width = FACE_TOLERANCE * max(1.0, float(np.abs(objective).sum()))
-            self._solver.addRow(best - width, best + width, self._size, columns, objective)
-            added += 1
+            vector = _minimise(sense * objective, matrix, most, self._bounds)
+            best = float(sense * objective @ vector)
+            matrix = np.vstack([matrix, sense * objective])
+            most = np.append(most, best + FACE_TOLERANCE * (1.0 + abs(best)))
             fixed.append(objective)
-        vector = np.array(self._solver.getSolution().col_value)[: self._size]
-        rows = self._solver.getNumRow()
-        self._solver.deleteRows(added, np.arange(rows - added, rows, dtype=np.int32))
-        self._solver.changeColsCost(self._size, columns, np.zeros(self._size))
         return vector
 
 
-def _unique(matrix: Floats, lowest: Floats, highest: Floats, floor: Floats, top: Floats) -> Floats | None:
+def _minimise(cost: Floats, matrix: Floats, most: Floats, bounds: Sequence[tuple[float, float]]) -> Floats:
+    """The vector of least ``cost`` with ``matrix · vector ≤ most``, by HiGHS."""
+    result = linprog(cost, A_ub=matrix, b_ub=most, bounds=bounds, method="highs")
+    if result.status != 0:
+        raise SolverError(f"the price program ended with: {result.message}")
+    return np.asarray(result.x)
+
+
+def _unique(
+    matrix: Floats, lowest: Floats, highest: Floats, bounds: Sequence[tuple[float, float]]
+) -> Floats | None:
     """The only dual vector, where marginal orders (and a trading retailer) determine it; else None."""
+    floor, top = np.array(bounds).T
     pinned = lowest == highest
     fixed = np.flatnonzero(floor == top)
     equations = np.vstack([matrix[pinned], np.eye(matrix.shape[1])[fixed]])
@@ -144,13 +125,16 @@ def _unique(matrix: Floats, lowest: Floats, highest: Floats, floor: Floats, top:
     size = matrix.shape[1]
     if len(equations) < size or np.linalg.matrix_rank(equations, tol=RANK_TOLERANCE) < size:
         return None
-    vector = np.linalg.lstsq(equations, values, rcond=None)[0]
+    vector = np.asarray(np.linalg.lstsq(equations, values, rcond=None)[0])
     price = matrix @ vector
-    slack = SNAP_UEUR_PER_KWH / UNIT
-    within = (price >= lowest - slack).all() and (price <= highest + slack).all()
-    if not within or (vector < floor - slack).any() or (vector > top + slack).any():
-        return None
-    return np.asarray(np.clip(vector, floor, top))
+    slack = PRICE_NOISE * max(1.0, float(np.abs(values).max()))
+    off = max(
+        float((lowest - price).max(initial=0.0)),
+        float((price - highest).max(initial=0.0)),
+        float((floor - vector).max(initial=0.0)),
+        float((vector - top).max(initial=0.0)),
+    )
+    return np.clip(vector, floor, top) if off <= slack else None
 
 
 def _energy_only(factor: Floats, lowest: Floats, highest: Floats, floor: float, top: float) -> float:
@@ -180,13 +164,12 @@ def price(columns: Columns, found: Dispatch, awards: WholeAwards) -> Prices:
         matrix = np.column_stack([delivery, *(-row.at_points / row.scale for row in rows)])
         node_matrix = np.column_stack([-by_p, *(-row.by_p / row.scale for row in rows)])
         objectives = [node_matrix[feeder.bus_node].sum(axis=0), *node_matrix[feeder.bus_node]]
-        floors = np.concatenate([[floor], np.zeros(len(rows))])
-        tops = np.concatenate([[top], np.full(len(rows), np.inf)])
-        vector = _unique(matrix, lowest / UNIT, highest / UNIT, floors, tops)
+        bounds = [(floor, top), *[(0.0, np.inf)] * len(rows)]
+        vector = _unique(matrix, lowest / UNIT, highest / UNIT, bounds)
         if vector is None:
             weight = np.zeros(len(lowest))
             np.add.at(weight, columns.group_point, columns.group_kw)
-            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, weight, floors, tops)
+            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, weight, bounds)
             vector = (face.extreme(objectives, 1.0) + face.extreme(objectives, -1.0)) / 2
         energy, duals = float(vector[0]) * UNIT, vector[1:] / scales
     return _at_buses(columns, by_p, by_q, energy, rows, duals, lowest, highest)
