@@ -50,6 +50,7 @@ class Stand:
     deployment: Deployment
     contracts: MarketContracts
     numbers: Iterator[int] = field(default_factory=count)
+    terms: EscrowTerms = TERMS
 
     market: bytes = feeder_hash("test")
     root: bytes = bytes(range(32))

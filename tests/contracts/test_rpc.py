@@ -1,0 +1,130 @@
+"""The same calls on anvil, a node of its own: same balances, gas and errors as on the embedded chain."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.chain import Call, ContractRevertError, TransactionRefusedError
+from contracts.deployment import deploy
+from contracts.journal import SqliteJournal
+from contracts.market_contracts import MarketContracts, SignedBinding
+from contracts.rpc import RpcChain
+from contracts.sender import Patience, Sender, sign_transaction
+from grid.errors import ChainError
+from market.messages.signing import Binding, Domain, Signer
+
+FOUNDRY = Path(__file__).parents[2] / "contracts" / "node_modules" / "@foundry-rs"
+ANVIL = next(FOUNDRY.glob("anvil-*/bin/anvil*"), None)
+EUR = 1_000_000
+
+pytestmark = pytest.mark.skipif(ANVIL is None, reason="anvil is missing: run (cd contracts && npm ci)")
+
+
+@pytest.fixture
+def anvil() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [str(ANVIL), "--host", "127.0.0.1", "--port", "0", "--hardfork", "prague"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = next(
+            found[1] for line in process.stdout if (found := re.match(r"Listening on (\S+)", line))
+        )
+        yield process, f"http://{address}"
+        process.kill()
+
+
+@pytest.fixture
+def node(anvil) -> RpcChain:
+    return RpcChain(anvil[1])
+
+
+@pytest.fixture
+def contracts(stand, node: RpcChain, tmp_path: Path) -> Iterator[tuple[MarketContracts, SqliteJournal]]:
+    """The stand's contracts once more, on anvil: same keys, same terms, same credit."""
+    for signer in (stand.operator, stand.settler):
+        node._ask("anvil_setBalance", signer.address, hex(10**24))
+    journal = SqliteJournal(tmp_path / "anvil.sqlite")
+    operator = sender(node, stand.operator, journal)
+    deployment = deploy(node, operator, journal, stand.terms, stand.settler.address)
+    found = MarketContracts(node, deployment)
+    found.fund(operator, "fund", {stand.address("rich"): 60 * EUR, stand.address("poor"): EUR})
+    yield found, journal
+    journal.disconnect()
+
+
+def sender(node: RpcChain, signer: Signer, journal: SqliteJournal) -> Sender:
+    return Sender(node, signer, journal, Patience(timeout_s=10, poll_s=0.01))
+
+
+def test_anvil_and_the_embedded_chain_agree(stand, node: RpcChain, contracts) -> None:
+    on_anvil, journal = contracts
+    settler = sender(node, stand.settler, journal)
+    for sequence, net in enumerate(
+        ({"rich": -9 * EUR, "idle": 9 * EUR}, {"rich": -EUR, "poor": -EUR, "idle": 2 * EUR})
+    ):
+        positions = {stand.address(name): amount for name, amount in net.items()}
+        embedded = stand.settle(net, sequence)
+        receipt = on_anvil.settle(settler, stand.market, sequence, stand.root, positions)
+        assert receipt.gas_used == embedded.gas_used
+
+    addresses = [signer.address for signer in stand.households.values()]
+    assert on_anvil.balances(addresses) == stand.contracts.balances(addresses)
+    assert on_anvil.total_supply() == on_anvil.backing() == 61 * EUR
+    assert on_anvil.deployment.escrow == stand.deployment.escrow
+
+    def moved(contracts: MarketContracts) -> list[tuple[str, str, int]]:
+        return [(t.sender, t.receiver, t.amount_ueur) for t in contracts.transfers()]
+
+    assert moved(on_anvil) == moved(stand.contracts)
+
+
+def test_a_batch_that_reverts_is_told_by_the_contracts_error(stand, node: RpcChain, contracts) -> None:
+    on_anvil, journal = contracts
+    positions = {stand.address("poor"): -2 * EUR, stand.address("idle"): 2 * EUR}
+    with pytest.raises(ContractRevertError, match=f"balance={EUR}, needed={2 * EUR}"):
+        on_anvil.settle(sender(node, stand.settler, journal), stand.market, 0, stand.root, positions)
+
+
+def test_meters_are_registered_and_permits_deposited(stand, node: RpcChain, contracts) -> None:
+    on_anvil, journal = contracts
+    operator = sender(node, stand.operator, journal)
+    meter, idle = stand.key("meter"), stand.households["idle"]
+    word = Binding(meter.address, idle.address, b"\7" * 32, 0, 2**63)
+    domain = Domain(node.chain_id, on_anvil.deployment.registry)
+    signed = SignedBinding(word, meter.sign_digest(domain.digest(word.struct_hash())))
+    on_anvil.register_meters(operator, "register", [signed])
+    assert on_anvil.meter(meter.address).owner == idle.address
+
+    on_anvil.mint(operator, "mint", idle.address, 7 * EUR)
+    permit = on_anvil.permit(idle, 7 * EUR, 2**63)
+    on_anvil.deposit_with_permits(operator, "permit", [permit])
+    assert on_anvil.balances([idle.address]) == {idle.address: 7 * EUR}
+
+
+def test_a_refusal_tells_what_the_node_said(stand, node: RpcChain) -> None:
+    call = Call("pay", stand.operator.address, b"", 21_000)
+    penniless = sign_transaction(stand.key("penniless"), node.chain_id, 0, node.fees(), call)
+    with pytest.raises(TransactionRefusedError, match=r"(?i)insufficient funds"):
+        node.send_raw(penniless)
+    wrong_chain = sign_transaction(stand.operator, 1, 0, node.fees(), call)
+    with pytest.raises(TransactionRefusedError):
+        node.send_raw(wrong_chain)
+
+
+def test_the_contracts_of_another_chain_are_refused(stand, node: RpcChain) -> None:
+    with pytest.raises(ChainError, match="the node is of chain 31337"):
+        MarketContracts(node, stand.deployment)
+
+
+def test_a_node_that_is_gone_is_an_error_at_once(anvil, node: RpcChain) -> None:
+    process, url = anvil
+    process.kill()
+    process.wait()
+    with pytest.raises(ChainError, match="eth_blockNumber"):
+        node.block_number()
+    with pytest.raises(ChainError):
+        RpcChain(url)
