@@ -111,7 +111,7 @@ class Agent:
         self._place = place
         self._strategy = strategy
         self._patience = patience
-        self._state = first_state(household, place.first_interval_start - place.interval_s)
+        self._state = first_state(household, place.first_interval_start - 2 * place.interval_s)
         self._next_seq = 0
         self._next_version = 0
         self._plans: dict[int, _PlanMade] = {}
