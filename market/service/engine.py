@@ -81,7 +81,8 @@ class Engine:
         Raises :class:`LedgerError`, :class:`ChainError`, :class:`StoreError` or :class:`BrokerError`: run
         it again on the same database once the cause is gone.
         """
-        self._settling.restore(self._gateway.cover)
+        self._restore()
+        self._gateway.listen()
         await self._gateway.publish_outbox()
         try:
             await self._send_batches()
@@ -96,6 +97,17 @@ class Engine:
                 await asyncio.gather(self._chain_task, return_exceptions=True)
         return self._gateway.tally
 
+    def _restore(self) -> None:
+        """The gate that a former process left open, and the collateral that it held."""
+        self._settling.restore(self._gateway.cover)
+        with self._store.reading() as connection:
+            stored = intervals.intervals(connection)
+        for start, interval in stored.items():
+            if interval.state == "OPEN":
+                self._clock.advance_to(interval.opens_at)
+                self._settling.renew(self._gateway.cover, interval.opens_at)
+                self._gateway.intake.open_gate(start, interval.closes_at)
+
     # A wave
 
     async def _wave(self, index: int) -> None:
@@ -105,8 +117,8 @@ class Engine:
         state = self._state(start)
         if state in (None, "OPEN"):
             self._clock.advance_to(opens_at)
-            self._settling.renew(self._gateway.cover, opens_at)
             if state is None:
+                self._settling.renew(self._gateway.cover, opens_at)
                 with self._store.transaction() as tx:
                     intervals.open_interval(
                         tx,
@@ -116,7 +128,7 @@ class Engine:
                         closes_at=closes_at,
                         tariff=self._settings.tariff,
                     )
-            self._gateway.intake.open_gate(start, closes_at)
+                self._gateway.intake.open_gate(start, closes_at)
             with self._stage("gate"):
                 await self._announce(start, "OPEN")
                 await self._hear_all(start, opens_at)
@@ -145,12 +157,12 @@ class Engine:
         opens_at, _ = self._gate_times(start)
         last = self._settings.start_of(index - 2)
         self._clock.advance_to(opens_at)
+        self._gateway.intake.watch_boundary(opens_at)
+        with self._stage("gate"):
+            await self._announce(start, "CLOSED")
+            await self._wait(lambda: self._gateway.intake.unread(opens_at))
+        await self._chain_idle()
         if last >= self._settings.first_interval_start:
-            self._gateway.intake.watch_boundary(opens_at)
-            with self._stage("gate"):
-                await self._announce(start, "CLOSED")
-                await self._wait(lambda: self._gateway.intake.unread(opens_at))
-            await self._chain_idle()
             await self._settle(last)
 
     async def _finish(self) -> None:

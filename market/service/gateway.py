@@ -70,17 +70,20 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         await self._session.__aenter__()
-        self._reader = asyncio.create_task(self._read(), name="gateway")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._reader is not None
-        self._reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await self._reader
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._reader
         await self._session.__aexit__(kind, error, trace)
+
+    def listen(self) -> None:
+        """Takes in what comes from now on. Before that the broker keeps it: the gates must stand as they did."""
+        self._reader = asyncio.create_task(self._read(), name="gateway")
 
     async def news(self, timeout_s: float) -> None:
         """Waits until another batch has been taken in, ``timeout_s`` at most."""

@@ -101,13 +101,17 @@ def physics() -> Physics:
         without_network=without_network,
         check=lambda flows: {"injected_w": sum(flow.p_w for flow in flows)},
         outsiders=outsiders,
-        bus_of=lambda point: int(feeder.element_bus[list(feeder.element).index(point)])
-        if point.startswith("load:")
-        else int(point.removeprefix("bus:")),
+        bus_of=lambda point: (
+            int(feeder.element_bus[list(feeder.element).index(point)])
+            if point.startswith("load:")
+            else int(point.removeprefix("bus:"))
+        ),
     )
 
 
-def settler_on(chain: Chain, store: Store, of: MarketSettings, block_clock: SimulatedClock) -> ContractSettler:
+def settler_on(
+    chain: Chain, store: Store, of: MarketSettings, block_clock: SimulatedClock
+) -> ContractSettler:
     journal = StoreJournal(store)
     operator = Sender(chain, signer("deployer"), journal)
     terms = EscrowTerms(

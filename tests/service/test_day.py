@@ -40,7 +40,9 @@ async def day(folder: Path, port: int, meters: Meters | None = None, **changes: 
     return meters
 
 
-async def test_a_day_ends_final_with_chain_and_ledger_equal_to_the_unit(tmp_path: Path, broker: Broker) -> None:
+async def test_a_day_ends_final_with_chain_and_ledger_equal_to_the_unit(
+    tmp_path: Path, broker: Broker
+) -> None:
     meters = await day(tmp_path, broker.port)
     state = state_of(tmp_path)
     assert {row[1] for row in state["interval"]} == {"FINAL"}
@@ -48,7 +50,10 @@ async def test_a_day_ends_final_with_chain_and_ledger_equal_to_the_unit(tmp_path
     assert state["outbox"] == []
     assert sum(row[3] for row in state["posting"]) == 0
     assert sum(row[1] for row in state["chain"]) == 0
-    assert {receipt.result for receipt in meters.receipts} <= {ReceiptResult.ACCEPTED, ReceiptResult.DUPLICATE}
+    assert {receipt.result for receipt in meters.receipts} <= {
+        ReceiptResult.ACCEPTED,
+        ReceiptResult.DUPLICATE,
+    }
     awards = [Award.model_validate_json(payload) for payload in meters.payloads["award"]]
     assert len(awards) == INTERVALS * len(METERS)
     assert all(is_signed_by(DOMAIN, award, MARKET.address) for award in awards)
@@ -68,7 +73,9 @@ async def test_the_day_is_the_same_when_the_batches_are_not(tmp_path: Path, brok
     assert [other["batch"][0][1] for other in [first, *others]] == [6, 2, 1]
 
 
-async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(tmp_path: Path, broker: Broker) -> None:
+async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(
+    tmp_path: Path, broker: Broker
+) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
