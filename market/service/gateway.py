@@ -82,7 +82,7 @@ class Gateway:
         await self._session.__aexit__(kind, error, trace)
 
     def listen(self) -> None:
-        """Takes in what comes from now on. Before that the broker keeps it: the gates must stand as they did."""
+        """Takes in what comes from now on, the gates standing as they did; until then the broker keeps it."""
         self._reader = asyncio.create_task(self._read(), name="gateway")
 
     async def news(self, timeout_s: float) -> None:

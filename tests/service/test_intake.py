@@ -1,0 +1,236 @@
+"""What the market takes from meters, and what it refuses with which reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from grid.errors import StoreError
+from market.messages.models import Message, Order, ReadingEntry, Readings, ReceiptKind, ReceiptResult
+from market.messages.signing import UNSIGNED
+from market.service.clock import SimulatedClock
+from market.service.cover import Cover
+from market.service.intake import Answer, Intake
+from market.service.parse import Heard, Refusal, hear, topic_of
+from market.service.store import Store, inputs
+from tests.service.scene import (
+    DOMAIN,
+    FEEDER_ID,
+    MEMBERS,
+    METERS,
+    SECONDS,
+    START,
+    order_of,
+    reading_of,
+    settings,
+    signer,
+)
+
+CLOSES_AT = START - 300
+OF = settings(4)
+BY_METER = {member.meter: member for member in MEMBERS}
+
+
+class Desk:
+    """An intake on a database of its own, with the first gate open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder / "market.sqlite", OF.identity())
+        with self.store.transaction() as tx:
+            inputs.register(tx, OF, MEMBERS)
+        self.clock = SimulatedClock(START - SECONDS)
+        self.cover = Cover(OF, BY_METER)
+        self.cover.renew({}, {})
+        self.intake = self.new_intake()
+
+    def new_intake(self) -> Intake:
+        intake = Intake(OF, BY_METER, self.store, self.clock, self.cover)
+        intake.open_gate(START, CLOSES_AT)
+        intake.watch_boundary(START - SECONDS)
+        return intake
+
+    def say(self, *messages: Message | tuple[str, bytes]) -> list[Answer]:
+        heard, refused = [], []
+        for message in messages:
+            if isinstance(message, tuple):
+                topic, payload = message
+            else:
+                subject = "order" if isinstance(message, Order) else "reading"
+                topic = topic_of(FEEDER_ID, message.meter, subject)  # type: ignore[attr-defined]
+                payload = message.model_dump_json().encode()
+            said = hear(topic, payload, feeder=FEEDER_ID, members=BY_METER, domain=DOMAIN)
+            assert said is not None
+            if isinstance(said, Heard):
+                heard.append(said)
+            else:
+                assert isinstance(said, Refusal)
+                refused.append(self.intake.refused(said))
+        return self.intake.take(heard) + refused
+
+    def count(self, table: str) -> int:
+        with self.store.reading() as connection:
+            found: int = connection.execute(text(f"SELECT COUNT(*) FROM {table}")).scalar_one()
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    desk.store.close()
+
+
+def resigned(order: Order, **changes: Any) -> Order:
+    meter = METERS[[m.address for m in METERS].index(order.meter)]
+    return meter.sign(DOMAIN, order.model_copy(update=changes))
+
+
+def refusal(answers: list[Answer]) -> tuple[str, str]:
+    (answer,) = answers
+    assert answer.result == ReceiptResult.REJECTED
+    return answer.field, answer.reason
+
+
+def test_an_order_is_accepted_once_and_a_duplicate_afterwards_even_when_the_gate_has_closed(
+    desk: Desk,
+) -> None:
+    order = order_of(0, START)
+    (first,) = desk.say(order)
+    assert (first.kind, first.up_to, first.result) == (ReceiptKind.ORDER, 0, ReceiptResult.ACCEPTED)
+    assert desk.say(order)[0].result == ReceiptResult.DUPLICATE
+    desk.intake.close_gate(START)
+    assert desk.say(order)[0].result == ReceiptResult.DUPLICATE
+    assert desk.count("orders") == 1
+    assert desk.count("evidence") == 0
+
+
+def test_the_same_version_with_other_content_is_refused_and_kept_as_evidence(desk: Desk) -> None:
+    order = order_of(0, START)
+    desk.say(order)
+    field, reason = refusal(desk.say(resigned(order, firm_import_wh=1)))
+    assert (field, reason) == ("version", "version 0 is stored with other content")
+    assert (desk.count("orders"), desk.count("evidence")) == (1, 1)
+
+
+def test_the_highest_version_stands(desk: Desk) -> None:
+    for version in (0, 2, 1):
+        answers = desk.say(order_of(0, START, version))
+    assert refusal(answers) == ("version", "version 2 is stored already")
+    with desk.store.reading() as connection:
+        assert inputs.live_orders(connection, START)[METERS[0].address].order.version == 2
+
+
+def test_an_order_after_gate_closure_or_for_another_interval_is_refused(desk: Desk) -> None:
+    desk.clock.advance_to(CLOSES_AT)
+    assert desk.say(order_of(0, START))[0].result == ReceiptResult.ACCEPTED
+    desk.clock.advance_to(CLOSES_AT + 1)
+    assert refusal(desk.say(order_of(1, START)))[0] == "interval_start"
+    assert refusal(desk.say(order_of(1, START + SECONDS)))[0] == "interval_start"
+
+
+def test_orders_beyond_tariff_fuse_feeder_or_collateral_are_refused_by_name(desk: Desk) -> None:
+    order = order_of(0, START)
+    step = order.steps[0]
+    dear = resigned(order, steps=(step, step.model_copy(update={"limit_price": 2_000_001})))
+    assert refusal(desk.say(dear))[0] == "steps[1].limit_price"
+    assert refusal(desk.say(resigned(order, firm_import_wh=5_000)))[0] == "steps"
+    assert refusal(desk.say(resigned(order, feeder="elsewhere")))[0] == "feeder"
+    desk.cover.renew({f"household:{order.meter}": -99_000_000}, {})
+    assert "µEUR short" in refusal(desk.say(order))[1]
+    assert desk.count("orders") == 0
+
+
+def test_forged_malformed_and_foreign_messages_are_refused_with_the_field(desk: Desk) -> None:
+    order = order_of(0, START)
+    meter = METERS[0].address
+    topic = topic_of(FEEDER_ID, meter, "order")
+    forged = signer("meter:load:1").sign(DOMAIN, order)
+    assert refusal(desk.say(forged))[0] == "sig"
+    document = order.model_dump(mode="json")
+    assert refusal(desk.say((topic, json.dumps({**document, "v": 2}).encode())))[0] == "v"
+    assert refusal(desk.say((topic, json.dumps({**document, "bribe": 1}).encode())))[0] == "bribe"
+    assert (
+        refusal(
+            desk.say((topic_of(FEEDER_ID, METERS[1].address, "order"), order.model_dump_json().encode()))
+        )[0]
+        == "meter"
+    )
+    (answer,) = desk.say((topic, b"\xff{"))
+    assert (answer.result, answer.up_to) == (ReceiptResult.REJECTED, 0)
+    stranger = signer("stranger").address
+    assert refusal(desk.say((topic_of(FEEDER_ID, stranger, "order"), b"{}")))[0] == "meter"
+    assert desk.count("orders") == 0
+
+
+def test_readings_are_answered_once_a_meter_up_to_the_first_gap(desk: Desk) -> None:
+    readings = [reading_of(0, START + SECONDS * number) for number in range(-1, 4)]
+    first, second, third, fourth, *_ = readings
+    (answer,) = desk.say(first, second, fourth)
+    assert (answer.up_to, answer.result) == (second.seq, ReceiptResult.ACCEPTED)
+    (answer,) = desk.say(second)
+    assert (answer.up_to, answer.result) == (second.seq, ReceiptResult.DUPLICATE)
+    desk.intake = desk.new_intake()
+    (answer,) = desk.say(third)
+    assert (answer.up_to, answer.result) == (fourth.seq, ReceiptResult.ACCEPTED)
+    assert desk.count("reading") == 4
+
+
+def test_many_readings_under_one_signature_count_like_single_ones(desk: Desk) -> None:
+    singles = [reading_of(0, START + SECONDS * number) for number in range(3)]
+    entries = tuple(ReadingEntry(**r.model_dump(exclude={"v", "meter", "sig"})) for r in singles)
+    together = Readings(meter=METERS[0].address, readings=entries, sig=UNSIGNED)
+    desk.say(singles[1])
+    (answer,) = desk.say(METERS[0].sign(DOMAIN, together))
+    assert answer.up_to == singles[2].seq
+    assert desk.count("reading") == 3
+
+
+def test_a_reading_that_contradicts_a_stored_one_is_refused_and_kept_as_evidence(desk: Desk) -> None:
+    reading = reading_of(0, START)
+    changed = METERS[0].sign(DOMAIN, reading.model_copy(update={"import_wh": reading.import_wh + 1}))
+    refused, standing = desk.say(reading, changed)
+    assert (refused.result, refused.field) == (ReceiptResult.REJECTED, "seq")
+    assert standing.result == ReceiptResult.ACCEPTED
+    assert (desk.count("reading"), desk.count("evidence")) == (1, 1)
+
+
+def test_what_could_not_be_stored_is_not_remembered_either(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "add_orders", _disk_full)
+        with pytest.raises(StoreError):
+            desk.say(order_of(0, START), reading_of(0, START - SECONDS))
+    assert desk.intake.silent(START) == set(BY_METER)
+    assert desk.intake.unread(START - SECONDS) == set(BY_METER)
+    answers = desk.say(order_of(0, START), reading_of(0, START - SECONDS))
+    assert [answer.result for answer in answers] == [ReceiptResult.ACCEPTED] * 2
+
+
+def _disk_full(*_: object) -> None:
+    raise StoreError("disk full")
+
+
+def test_a_database_of_another_market_is_not_opened(tmp_path: Path) -> None:
+    Store(tmp_path / "market.sqlite", OF.identity()).close()
+    with pytest.raises(StoreError, match="seed is '1' there and '2' here"):
+        Store(tmp_path / "market.sqlite", settings(4, seed=2).identity())
+    (tmp_path / "none.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        Store(tmp_path / "none.sqlite", OF.identity())
+
+
+def test_members_cannot_change_under_a_market(desk: Desk) -> None:
+    changed = [MEMBERS[0].model_copy(update={"bus": 5}), *MEMBERS[1:]]
+    with desk.store.transaction() as tx, pytest.raises(StoreError, match="meters are not those of this run"):
+        inputs.register(tx, OF, changed)
+
+
+def test_what_is_no_topic_of_this_market_is_passed_over() -> None:
+    for topic in ("peergrid/v1/elsewhere/0x/reading", f"peergrid/v1/{FEEDER_ID}/gate"):
+        assert hear(topic, b"", feeder=FEEDER_ID, members=BY_METER, domain=DOMAIN) is None
