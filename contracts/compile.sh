@@ -3,6 +3,6 @@
 set -eu
 cd "$(dirname "$0")"
 if [ ! -d node_modules/solc ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-    npm ci --omit=dev --ignore-scripts --no-audit --no-fund --loglevel=error
+    npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
 fi
 exec node build.mjs "$@"
