@@ -9,13 +9,14 @@ from pathlib import Path
 
 from contracts.deployment import Deployment, deploy
 from contracts.embedded import EmbeddedChain
-from contracts.journal import SqliteJournal
 from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
 from market.cli.world import World, bindings, escrow_terms
 from market.messages.signing import Domain
 from market.service.clock import SimulatedClock
 from market.service.settler import ContractSettler
+from market.service.store import Store
+from market.service.store.journal import StoreJournal
 
 CONTRACTS = ("MeterRegistry", "DemoEuro", "MarketEscrow")
 SETUP_BEFORE_S = 3600  # of the first interval, on the chain's clock
@@ -35,12 +36,15 @@ class MarketChain:
 
 
 @contextmanager
-def market_chain(world: World, folder: Path) -> Iterator[MarketChain]:
-    """The chain in ``folder``, made there or continued. Calling it again after a crash does nothing twice."""
+def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketChain]:
+    """The chain in ``folder``, made there or continued; what is sent is journalled in ``store``.
+
+    Calling it again after a crash does nothing twice.
+    """
     clock = SimulatedClock(world.settings.first_interval_start - SETUP_BEFORE_S)
     funded = (world.deployer.address, world.settler.address)
     chain = EmbeddedChain(folder / "chain.sqlite", clock.now, funded)
-    journal = SqliteJournal(folder / "transactions.sqlite")
+    journal = StoreJournal(store)
     try:
         deployer = Sender(chain, world.deployer, journal)
         deployment = deploy(chain, deployer, journal, escrow_terms(world), world.settler.address)
@@ -68,5 +72,4 @@ def market_chain(world: World, folder: Path) -> Iterator[MarketChain]:
             setup_gas=sum(receipt.gas_used for receipt in receipts),
         )
     finally:
-        journal.disconnect()
         chain.close()

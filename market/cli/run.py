@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +53,9 @@ class Running:
     """A market whose day is over while its parts still run."""
 
     broker: Broker
+    store: Store
     chain: MarketChain
+    fleet: FleetConfig
     tally: Tally
 
 
@@ -82,47 +84,45 @@ async def market_day(
     Raises :class:`PeergridError` when a part fails; started again, it goes on from there.
     """
     settings = world.settings
-    with watch.stage("chain setup"):
-        opened = market_chain(world, folder)
-        chain = opened.__enter__()
-    try:
+    clock = SimulatedClock(settings.first_interval_start - 2 * INTERVAL_S)
+    async with AsyncExitStack() as parts:
+        with watch.stage("chain setup"):
+            store = parts.enter_context(Store(folder / DATABASE, world.market_settings.identity()))
+            chain = parts.enter_context(market_chain(world, folder, store))
         with watch.stage("broker and meters"):
-            clock = SimulatedClock(settings.first_interval_start - 2 * INTERVAL_S)
-            store = Store(folder / DATABASE, world.market_settings.identity())
-        with store:
-            async with Broker() as broker:
-                gateway = Gateway(
-                    settings=world.market_settings,
-                    members=world.members,
-                    signer=world.market,
-                    domain=chain.domain,
-                    store=store,
-                    clock=clock,
-                    host=broker.host,
-                    port=broker.port,
-                )
-                async with gateway, running(fleet_config(world, chain, broker, folder), folder) as fleet:
-                    engine = Engine(
-                        settings=world.market_settings,
-                        signer=world.market,
-                        domain=chain.domain,
-                        store=store,
-                        gateway=gateway,
-                        clock=clock,
-                        physics=physics_of(
-                            world.feeder,
-                            settings.market.limits,
-                            world.profiles,
-                            world.homes,
-                            settings.households.pv_scale,
-                        ),
-                        settler=chain.settler,
-                        progress=progress,
-                    )
-                    tally = await _first_to_end(engine, broker, fleet)
-                    yield Running(broker, chain, tally)
-    finally:
-        opened.__exit__(None, None, None)
+            broker = await parts.enter_async_context(Broker())
+            gateway = Gateway(
+                settings=world.market_settings,
+                members=world.members,
+                signer=world.market,
+                domain=chain.domain,
+                store=store,
+                clock=clock,
+                host=broker.host,
+                port=broker.port,
+            )
+            await parts.enter_async_context(gateway)
+            config = fleet_config(world, chain, broker, folder)
+            fleet = await parts.enter_async_context(running(config, folder))
+        engine = Engine(
+            settings=world.market_settings,
+            signer=world.market,
+            domain=chain.domain,
+            store=store,
+            gateway=gateway,
+            clock=clock,
+            physics=physics_of(
+                world.feeder,
+                settings.market.limits,
+                world.profiles,
+                world.homes,
+                settings.households.pv_scale,
+            ),
+            settler=chain.settler,
+            progress=progress,
+        )
+        tally = await _first_to_end(engine, broker, fleet)
+        yield Running(broker, store, chain, config, tally)
 
 
 async def _first_to_end(engine: Engine, broker: Broker, fleet: Child) -> Tally:

@@ -1,0 +1,43 @@
+"""The same households without a market: each does what it can with what it owns, at the retail tariffs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from market.cli.settings import INTERVAL_S
+from meters.household.life import first_state, live
+from meters.household.sites import Household
+
+HOURS = INTERVAL_S / 3600
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Sums over households and intervals, Wh. ``pv_available_wh`` is what the sun gave, curtailed or not."""
+
+    import_wh: int
+    export_wh: int
+    pv_available_wh: float
+
+    @property
+    def consumption_wh(self) -> float:
+        """What the households used: drawn from the grid, or generated and not fed in."""
+        return self.import_wh + self.pv_available_wh - self.export_wh
+
+
+def alone(homes: Sequence[Household], first_interval_start: int, intervals: int) -> Alone:
+    """PV feeds in, vehicles charge when they come home, batteries rest: nobody tells them a price."""
+    import_wh = export_wh = 0
+    pv_available_wh = 0.0
+    for home in homes:
+        state = first_state(home, first_interval_start)
+        first = state
+        for index in range(intervals):
+            if home.pv is not None:
+                modules_w = home.modules_w.mean(first_interval_start + index * INTERVAL_S, INTERVAL_S)
+                pv_available_wh += home.pv.available_w(modules_w) * HOURS
+            state = live(home, state, None, INTERVAL_S)
+        import_wh += state.import_wh - first.import_wh
+        export_wh += state.export_wh - first.export_wh
+    return Alone(import_wh, export_wh, pv_available_wh)
