@@ -1,0 +1,1 @@
+"""The physical network: pandapower nets as frozen arrays, power flow, sensitivities, limits."""

@@ -212,8 +212,9 @@ def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     def absolute(table: str, quantity: str) -> npt.NDArray[Any]:
         active = net[table].index[net[table].in_service.astype(bool)]
         scaling = net[table].scaling.loc[active].to_numpy(dtype=np.float64)
-        profiles: npt.NDArray[Any] = values[(table, quantity)][active].to_numpy(dtype=np.float64)
-        return profiles * (scaling * 1e6)
+        profiles: Floats = values[(table, quantity)][active].to_numpy(dtype=np.float64)
+        absolute_w: Floats = profiles * (scaling * 1e6)
+        return absolute_w
 
     load = net.load[net.load.in_service.astype(bool)]
     sgen = net.sgen[net.sgen.in_service.astype(bool)]

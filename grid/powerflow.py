@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.sparse.linalg import splu
+from threadpoolctl import threadpool_limits
 
 from grid.errors import PowerFlowError
 from grid.feeder import Complexes, Feeder, Floats, Ints
@@ -19,6 +20,9 @@ from grid.feeder import Complexes, Feeder, Floats, Ints
 DENSE_NODES_MAX = 3000
 ITERATIONS_MAX = 200
 TOLERANCE_PU = 1e-12
+
+# The matrices are small and the products many: with more than one BLAS thread each is many times slower.
+threadpool_limits(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,17 +64,26 @@ class Columns:
     def group_tan_phi(self) -> Floats:
         return self.point_tan_phi[self.group_point]
 
+    def point_injections(self, kw: Floats) -> Floats:
+        """Injections at the points [k] in kW when groups run at ``kw`` [g]."""
+        injected_kw = np.bincount(self.group_point, self.group_sign * kw, len(self.point_node))
+        return injected_kw.astype(np.float64, copy=False)
+
     def injections(self, kw: Floats) -> tuple[Floats, Floats]:
         """Nodal injections [n] in W and var when groups run at ``kw`` [g]."""
-        p_w, q_var = self.firm_p_w.copy(), self.firm_q_var.copy()
-        injected = self.group_sign * kw * 1e3
-        np.add.at(p_w, self.group_node, injected)
-        np.add.at(q_var, self.group_node, injected * self.group_tan_phi)
-        return p_w, q_var
+        at_point = self.point_injections(kw) * 1e3
+        nodes = len(self.firm_p_w)
+        p_w = self.firm_p_w + np.bincount(self.point_node, at_point, nodes)
+        if not self.point_tan_phi.any():
+            return p_w, self.firm_q_var
+        return p_w, self.firm_q_var + np.bincount(self.point_node, at_point * self.point_tan_phi, nodes)
 
     def at_points(self, by_p: Floats, by_q: Floats) -> Floats:
         """Nodal gradients [..., n] as the effect of one more injected watt at each point [..., k]."""
-        return np.asarray(by_p[..., self.point_node] + by_q[..., self.point_node] * self.point_tan_phi)
+        effect = by_p[..., self.point_node]
+        if self.point_tan_phi.any():
+            effect = effect + by_q[..., self.point_node] * self.point_tan_phi
+        return np.asarray(effect)
 
     def at_groups(self, by_point: Floats) -> Floats:
         """Effect of one more injected watt at points [..., k] as that of one more traded watt [..., g]."""

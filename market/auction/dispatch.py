@@ -59,20 +59,29 @@ class Dispatch:
 
 @dataclass(frozen=True, eq=False)
 class _Balance:
-    """Net import as a tangent: ``fixed_kw + Σ effect·x``."""
+    """Net import as a tangent: ``fixed_kw + Σ effect·injection`` over the points."""
 
     effect: Floats
     fixed_kw: float
 
 
-def _operate(columns: Columns, kw: Floats, start: OperatingPoint | None) -> OperatingPoint:
-    p_w, q_var = columns.injections(kw)
-    return columns.flow.solve(p_w, q_var, start)
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Powers [g] in kW, their operating point, and how that stands to the limits."""
+
+    kw: Floats
+    point: OperatingPoint
+    check: LimitCheck
 
 
-def _balance_at(columns: Columns, point: OperatingPoint, kw: Floats) -> _Balance:
-    effect = columns.at_groups(columns.at_points(*columns.flow.slack_gradient(point)))
-    return _Balance(effect, point.slack_w / 1e3 - float(effect @ kw))
+def _operate(columns: Columns, kw: Floats, start: OperatingPoint | None) -> _State:
+    point = columns.flow.solve(*columns.injections(kw), start)
+    return _State(kw, point, check_limits(columns.flow, point, columns.limits))
+
+
+def _balance_at(columns: Columns, state: _State) -> _Balance:
+    effect = columns.at_points(*columns.flow.slack_gradient(state.point))
+    return _Balance(effect, state.point.slack_w / 1e3 - float(effect @ columns.point_injections(state.kw)))
 
 
 def dispatch(columns: Columns, *, network: bool = True) -> Dispatch:
@@ -82,39 +91,37 @@ def dispatch(columns: Columns, *, network: bool = True) -> Dispatch:
     unprotected feeder.  Raises :class:`PowerFlowError` where even the book without trades has no power
     flow, and :class:`SolverError` where HiGHS fails.
     """
-    kw = np.zeros(len(columns.group_kw))
-    point = _operate(columns, kw, None)
-    check = check_limits(columns.flow, point, columns.limits)
-    balances = [_balance_at(columns, point, kw)]
-    for round_ in range(MERIT_ROUNDS_MAX):
+    state = _operate(columns, np.zeros(len(columns.group_kw)), None)
+    balances = [_balance_at(columns, state)]
+    for round_ in range(1, MERIT_ROUNDS_MAX + 1):
         merit = merit_order(columns, balances[-1].effect, balances[-1].fixed_kw)
         if merit is None:
             break
         goal_kw, net_import_kw = merit
-        kw, point, check = _reachable(columns, kw, goal_kw, point, check, network)
-        feasible = not limits_near(check, -EXCESS_PU_MAX)
-        mismatch_w = point.slack_w - net_import_kw * 1e3
+        state = _towards(columns, state, goal_kw, network)
+        mismatch_w = state.point.slack_w - net_import_kw * 1e3
+        feasible = _excess(state.check) <= EXCESS_PU_MAX
         if network and not feasible:
             break
         if abs(mismatch_w) < MISMATCH_W_MAX:
-            binding = tuple(limits_near(check, EXCESS_PU_MAX)) if network else ()
-            return Dispatch(kw, point, check, binding, mismatch_w, round_ + 1, 0, feasible, True)
-        balances.append(_balance_at(columns, point, kw))
-    return _successive_programs(columns, kw, point, balances, network)
+            binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
+            return Dispatch(
+                state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible, True
+            )
+        balances.append(_balance_at(columns, state))
+    return _successive_programs(columns, state, balances, network)
 
 
 def _successive_programs(
-    columns: Columns, kw: Floats, point: OperatingPoint, balances: list[_Balance], network: bool
+    columns: Columns, state: _State, balances: list[_Balance], network: bool
 ) -> Dispatch:
-    """Successive linear programs from powers ``kw`` and the balances seen so far."""
-    program = ClearingProgram(columns)
-    as_equation = columns.export_price < 0
-    for balance in balances[-1:] if as_equation else balances:
-        program.add_balance(balance.effect, balance.fixed_kw, as_equation=as_equation)
-    check = check_limits(columns.flow, point, columns.limits)
-    watched = set(limits_near(check, NEAR_PU)) if network else set()
-    for tangent in tangents(columns, point, check, watched):
-        program.add_limit(tangent, kw)
+    """Successive linear programs from a state and the balances seen so far."""
+    program = ClearingProgram(columns, balance_as_equation=columns.export_price < 0)
+    for balance in balances:
+        program.add_balance(balance.effect, balance.fixed_kw)
+    predicted = np.full(len(columns.point_node), (columns.import_price + columns.export_price) / 2e3)
+    watched = set(limits_near(state.check, NEAR_PU)) if network else set()
+    _add_limits(columns, program, state, watched)
     best: Dispatch | None = None
     step = 1.0
     exceeding = False
@@ -122,47 +129,58 @@ def _successive_programs(
         if round_ >= STEP_LIMIT_FROM_ROUND:
             step *= STEP_SHRINKAGE
             reach = columns.group_kw * step
-            program.bound(np.maximum(kw - reach, 0.0), np.minimum(kw + reach, columns.group_kw))
-        solution = program.solve()
-        before_kw = kw
-        kw, point, check = _reachable(columns, kw, solution.kw, point, check, network)
-        mismatch_w = point.slack_w - solution.net_import_kw * 1e3
-        violated = set(limits_near(check, -EXCESS_PU_MAX)) if network else set()
-        priced = {key for key, dual in solution.dual_of_row.items() if dual > DUAL_MIN}
-        stale = {key for key in priced if excess_of(check, key) < -EXCESS_PU_MAX}
-        binding = priced - stale | (set(limits_near(check, EXCESS_PU_MAX)) if network else set())
+            program.bound(np.maximum(state.kw - reach, 0.0), np.minimum(state.kw + reach, columns.group_kw))
+        solution = program.solve(predicted)
+        predicted = solution.point_price
+        before, state = state, _towards(columns, state, solution.kw, network)
+        mismatch_w = state.point.slack_w - solution.net_import_kw * 1e3
+        violated = set(limits_near(state.check, -EXCESS_PU_MAX)) if network else set()
+        priced = {key for key, dual in solution.dual_of_limit.items() if dual > DUAL_MIN}
+        stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
+        tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
         settled = not stale and abs(mismatch_w) < MISMATCH_W_MAX
         result = Dispatch(
-            kw, point, check, tuple(sorted(binding)), mismatch_w, round_, len(stale), not violated, settled
+            kw=state.kw,
+            point=state.point,
+            check=state.check,
+            binding=tuple(sorted(priced - stale | tight)),
+            mismatch_w=mismatch_w,
+            iterations=round_ + len(balances) - 1,
+            stale_rows=len(stale),
+            feasible=not violated,
+            settled=settled,
         )
         if result.feasible and settled:
             return result
         if best is None or _merit(columns, result) >= _merit(columns, best):
             best = result
-        balance = _balance_at(columns, point, kw)
-        if as_equation:
-            program.drop_balances()
-        program.add_balance(balance.effect, balance.fixed_kw, as_equation=as_equation)
+        balance = _balance_at(columns, state)
+        program.add_balance(balance.effect, balance.fixed_kw)
         if not network:
             continue
-        near = set(limits_near(check, NEAR_PU))
+        near = set(limits_near(state.check, NEAR_PU))
         if solution.excess_kw > EXCESS_KW_MIN:
             # Nothing keeps all tangents. Far from the limits that can be the tangents' fault: take fresh
             # ones, unless these were fresh and led nowhere.
-            if exceeding and np.abs(kw - before_kw).max(initial=0.0) < EXCESS_KW_MIN:
+            if exceeding and np.abs(state.kw - before.kw).max(initial=0.0) < EXCESS_KW_MIN:
                 return best
             exceeding = True
-            program.drop_all_limits()
+            program.drop_limits()
             renewed = near
         else:
             exceeding = False
             program.drop_limits(stale)
-            renewed = {key for key in near if key not in watched or key in violated | stale}
+            renewed = (near - watched) | (near & (violated | stale))
         watched |= near
-        for tangent in tangents(columns, point, check, renewed):
-            program.add_limit(tangent, kw)
+        _add_limits(columns, program, state, renewed)
     assert best is not None
     return best
+
+
+def _add_limits(columns: Columns, program: ClearingProgram, state: _State, keys: set[LimitKey]) -> None:
+    injected_kw = columns.point_injections(state.kw)
+    for tangent in tangents(columns, state.point, state.check, keys):
+        program.add_limit(tangent, injected_kw)
 
 
 def _excess(check: LimitCheck) -> float:
@@ -180,28 +198,20 @@ def _merit(columns: Columns, result: Dispatch) -> tuple[bool, float]:
     return True, trade - tariff * result.point.slack_w / 1e3
 
 
-def _reachable(
-    columns: Columns,
-    start_kw: Floats,
-    goal_kw: Floats,
-    point: OperatingPoint,
-    check: LimitCheck,
-    network: bool,
-) -> tuple[Floats, OperatingPoint, LimitCheck]:
+def _towards(columns: Columns, state: _State, goal_kw: Floats, network: bool) -> _State:
     """The goal, or a point on the way to it (halving), that has a power flow and is no gross overload.
 
     Tangents taken at a gross overload mislead: there a voltage rise makes currents look nearly constant.
     """
-    allowed = max(EXCESS_PU_TRUSTED, _excess(check)) if network else np.inf
+    allowed = max(EXCESS_PU_TRUSTED, _excess(state.check)) if network else np.inf
     share = 1.0
     for _ in range(HALVINGS_MAX):
-        kw = goal_kw if share == 1.0 else start_kw + share * (goal_kw - start_kw)
+        kw = goal_kw if share == 1.0 else state.kw + share * (goal_kw - state.kw)
         try:
-            reached = _operate(columns, kw, point)
-            reached_check = check_limits(columns.flow, reached, columns.limits)
-            if _excess(reached_check) <= allowed:
-                return kw, reached, reached_check
+            reached = _operate(columns, kw, state.point)
+            if _excess(reached.check) <= allowed:
+                return reached
         except PowerFlowError:
             pass
         share /= 2
-    return start_kw, point, check
+    return state

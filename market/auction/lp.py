@@ -1,8 +1,10 @@
-"""The clearing as a linear program in HiGHS.
+"""The clearing as a linear program in HiGHS, with only those columns free that the price may move.
 
-Columns: the power of each group, net import and net export of the feeder (kW), and for each limit row
-how far it is exceeded (fixed at zero unless nothing else is feasible).  Costs are EUR/MWh.  The model is
-kept while rows come and go, so that each solve starts from the last basis.
+Columns: the power of groups near the predicted price, net import and net export of the feeder (kW), and
+for each limit row how far it is exceeded (zero unless nothing else is feasible).  Rows: tangents of the
+slack power, and tangents of limits.  Costs are EUR/MWh.  Groups whose limit price is far from the price
+predicted at their point are held full or empty; reduced costs tell whether that was right, and where it
+was not the window is widened and the program solved again, so that the result is that of all columns.
 """
 
 from __future__ import annotations
@@ -22,28 +24,60 @@ TRADE_PREFERENCE_EUR_PER_MWH = 1e-6
 It is a thousandth of the smallest price step, so it never changes what a price decides."""
 EXCESS_COST_FACTOR = 1e3
 """What a kW beyond a limit costs in terms of the dearest price, once nothing feasible is left."""
+FREE_GROUPS_MAX = 400
+"""With no more groups than this all are columns."""
+WINDOW_SHARE = 0.02
+"""Half the first price window, in terms of the span between the tariffs."""
+REDUCED_COST_MIN = 1e-7
+WINDOWS_MAX = 60
 
 
 @dataclass(frozen=True, eq=False)
 class LpSolution:
-    """Powers [g] and net import in kW, the dual of each limit row, and the largest excess of a row."""
+    """Powers [g] and net import in kW, the price at each point [k] and the dual of each limit in EUR/MWh.
+
+    ``excess_kw`` is how far the rows had to be exceeded.
+    """
 
     kw: Floats
     net_import_kw: float
-    dual_of_row: dict[LimitKey, float]
+    point_price: Floats
+    dual_of_limit: dict[LimitKey, float]
     excess_kw: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Balance:
+    effect: Floats
+    fixed_kw: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Limit:
+    key: LimitKey
+    slope: Floats
+    room_kw: float
 
 
 class ClearingProgram:
     """Maximises welfare subject to the tangents given so far."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, *, balance_as_equation: bool) -> None:
         self._columns = columns
-        self._groups = len(columns.group_kw)
-        self._rows: list[LimitKey | None] = []
-        self._excess_columns = 0
-        solver = highspy.Highs()
-        self._solver = solver
+        self._as_equation = balance_as_equation
+        self._balances: list[_Balance] = []
+        self._limits: list[_Limit] = []
+        self._cost = columns.group_sign * (columns.group_price / 1e3) - TRADE_PREFERENCE_EUR_PER_MWH
+        if not np.isfinite(self._cost).all():
+            raise SolverError("a price is not finite")
+        tariffs = np.array([columns.import_price / 1e3, -columns.export_price / 1e3])
+        self._tariffs = tariffs
+        dearest = max(1.0, float(np.abs(self._cost).max(initial=0.0)), float(np.abs(tariffs).max()))
+        self._excess_cost = EXCESS_COST_FACTOR * dearest
+        self._window = WINDOW_SHARE * max(1.0, float(tariffs.sum()))
+        self._lower = np.zeros(len(self._cost))
+        self._upper = columns.group_kw
+        self._solver = highspy.Highs()
         for option, value in (
             ("output_flag", False),
             ("presolve", "off"),
@@ -53,104 +87,136 @@ class ClearingProgram:
             ("primal_feasibility_tolerance", 1e-9),
             ("dual_feasibility_tolerance", 1e-9),
         ):
-            solver.setOptionValue(option, value)
-        signed = columns.group_sign * columns.group_price / 1e3
-        cost = np.concatenate(
-            [
-                signed - TRADE_PREFERENCE_EUR_PER_MWH,
-                [columns.import_price / 1e3, -columns.export_price / 1e3],
-            ]
-        )
-        if not np.isfinite(cost).all():
-            raise SolverError("a price is not finite")
-        upper = np.concatenate([columns.group_kw, [highspy.kHighsInf, highspy.kHighsInf]])
-        count = self._groups + 2
-        solver.addVars(count, np.zeros(count), upper)
-        solver.changeColsCost(count, np.arange(count, dtype=np.int32), cost)
-        self._excess_cost = EXCESS_COST_FACTOR * max(1.0, float(np.abs(cost).max()))
+            self._solver.setOptionValue(option, value)
 
     def bound(self, lower: Floats, upper: Floats) -> None:
         """Keeps the groups' powers within these [g], kW (a step limit about a point)."""
-        self._solver.changeColsBounds(self._groups, np.arange(self._groups, dtype=np.int32), lower, upper)
+        self._lower, self._upper = lower, upper
 
-    def add_balance(self, effect: Floats, fixed_kw: float, *, as_equation: bool) -> None:
-        """``import − export − Σ effect·x ≥ fixed`` (or ``=``): a tangent of the slack power."""
-        values = np.concatenate([-effect, [1.0, -1.0]])
-        index = np.arange(self._groups + 2, dtype=np.int32)
-        upper = fixed_kw if as_equation else highspy.kHighsInf
-        self._solver.addRow(fixed_kw, upper, len(index), index, values)
-        self._rows.append(None)
+    def add_balance(self, effect: Floats, fixed_kw: float) -> None:
+        """``import − export − Σ effect·injection ≥ fixed`` (or =): a tangent of the slack power, by point."""
+        if self._as_equation:
+            self._balances.clear()
+        self._balances.append(_Balance(effect, fixed_kw))
 
-    def drop_balances(self) -> None:
-        self._drop([row for row, key in enumerate(self._rows) if key is None])
-
-    def add_limit(self, tangent: Tangent, kw: Floats) -> None:
-        """A limit's tangent at powers ``kw``: one row and its excess column."""
+    def add_limit(self, tangent: Tangent, injected_kw: Floats) -> None:
+        """A limit's tangent where ``injected_kw`` [k] are the injections at the points."""
         scale = tangent.scale
-        slope = self._columns.at_groups(tangent.at_points) / scale
-        room = -tangent.excess_pu / scale + float(slope @ kw)
-        if not (np.isfinite(slope).all() and np.isfinite(room)):
+        slope = tangent.at_points / scale
+        room_kw = -tangent.excess_pu / scale + float(slope @ injected_kw)
+        if not (np.isfinite(slope).all() and np.isfinite(room_kw)):
             raise SolverError(f"the tangent of {tangent.key} is not finite")
-        column = self._groups + 2 + self._excess_columns
-        self._solver.addVar(0.0, 0.0)
-        self._solver.changeColCost(column, self._excess_cost)
-        self._excess_columns += 1
-        used = np.flatnonzero(slope)
-        index = np.concatenate([used, [column]]).astype(np.int32)
-        values = np.concatenate([slope[used], [-1.0]])
-        self._solver.addRow(-highspy.kHighsInf, room, len(index), index, values)
-        self._rows.append(tangent.key)
+        self._limits.append(_Limit(tangent.key, slope, room_kw))
 
-    def drop_limits(self, keys: set[LimitKey]) -> None:
-        self._drop([row for row, key in enumerate(self._rows) if key in keys])
+    def drop_limits(self, keys: set[LimitKey] | None = None) -> None:
+        """Forgets the tangents of these limits; of all limits without ``keys``."""
+        self._limits = [] if keys is None else [row for row in self._limits if row.key not in keys]
 
-    def drop_all_limits(self) -> None:
-        self._drop([row for row, key in enumerate(self._rows) if key is not None])
+    def solve(self, predicted: Floats) -> LpSolution:
+        """The optimum; where no point keeps all rows, the least excess.
 
-    def _drop(self, rows: list[int]) -> None:
-        if rows:
-            self._solver.deleteRows(len(rows), np.array(rows, dtype=np.int32))
-            gone = set(rows)
-            self._rows = [key for row, key in enumerate(self._rows) if row not in gone]
+        ``predicted`` [k] are prices expected at the points, EUR/MWh; they only shorten the way.  Raises
+        :class:`SolverError` for any other end of HiGHS.
+        """
+        columns = self._columns
+        price = columns.group_price / 1e3
+        everything = len(price) <= FREE_GROUPS_MAX
+        low, high = predicted - self._window, predicted + self._window
+        for _ in range(WINDOWS_MAX):
+            if everything:
+                free = np.ones(len(price), dtype=bool)
+            else:
+                point = columns.group_point
+                free = (price >= low[point]) & (price <= high[point])
+            solution = self._solve_free(free, (low + high) / 2)
+            if everything:
+                break
+            if solution.excess_kw > 0:
+                everything = True  # what is held may be what stands in the way
+                continue
+            gain = columns.group_sign * (solution.point_price[columns.group_point] - price)
+            wrong = ~free & np.where(solution.kw > self._lower, gain < 0, gain > 0)
+            wrong &= (np.abs(gain) > REDUCED_COST_MIN) & (self._upper > self._lower)
+            if not wrong.any():
+                break
+            moved = np.unique(columns.group_point[wrong])
+            low[moved] = np.minimum(low[moved], solution.point_price[moved] - self._window)
+            high[moved] = np.maximum(high[moved], solution.point_price[moved] + self._window)
+        else:
+            solution = self._solve_free(np.ones(len(price), dtype=bool), predicted)
+        return solution
 
-    def _bound_excess(self, upper: float) -> None:
-        for column in range(self._excess_columns):
-            self._solver.changeColBounds(self._groups + 2 + column, 0.0, upper)
+    def _solve_free(self, free: np.ndarray, predicted: Floats) -> LpSolution:
+        """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""
+        columns = self._columns
+        gain = columns.group_sign * (predicted[columns.group_point] - columns.group_price / 1e3)
+        kw = np.where(gain > 0, self._upper, self._lower)
+        kw[free] = 0.0
+        held_kw = columns.point_injections(kw)
+        groups = np.flatnonzero(free)
+        point, sign = columns.group_point[groups], columns.group_sign[groups]
+        count, limits = len(groups), len(self._limits)
+        balance_rows = np.array([-balance.effect[point] * sign for balance in self._balances])
+        limit_rows = np.array([limit.slope[point] * sign for limit in self._limits]).reshape(limits, count)
+        rows = len(self._balances) + limits
+        dense = np.zeros((rows, count + 2 + limits))
+        dense[: len(self._balances), :count] = balance_rows
+        dense[: len(self._balances), count] = 1.0
+        dense[: len(self._balances), count + 1] = -1.0
+        dense[len(self._balances) :, :count] = limit_rows
+        dense[len(self._balances) :, count + 2 :] = -np.eye(limits)
+        fixed = np.array([b.fixed_kw + float(b.effect @ held_kw) for b in self._balances])
+        room = np.array([limit.room_kw - float(limit.slope @ held_kw) for limit in self._limits])
+        infinite = highspy.kHighsInf
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = count + 2 + limits, rows
+        lp.col_cost_ = np.concatenate([self._cost[groups], self._tariffs, np.full(limits, self._excess_cost)])
+        lp.col_lower_ = np.concatenate([self._lower[groups], np.zeros(2 + limits)])
+        upper = np.concatenate([self._upper[groups], [infinite, infinite], np.zeros(limits)])
+        lp.col_upper_ = upper
+        lp.row_lower_ = np.concatenate([fixed, np.full(limits, -infinite)])
+        lp.row_upper_ = np.concatenate([fixed if self._as_equation else np.full(len(fixed), infinite), room])
+        at_row, at_column = np.nonzero(dense)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(np.bincount(at_row, minlength=rows))]).astype(
+            np.int32
+        )
+        lp.a_matrix_.index_ = at_column.astype(np.int32)
+        lp.a_matrix_.value_ = dense[at_row, at_column]
+        solver = self._solver
+        if solver.passModel(lp) == highspy.HighsStatus.kError:
+            raise SolverError("HiGHS refused the clearing program")
+        status = self._run()
+        if status == highspy.HighsModelStatus.kInfeasible and limits:
+            excess = np.arange(count + 2, count + 2 + limits, dtype=np.int32)
+            solver.changeColsBounds(limits, excess, np.zeros(limits), np.full(limits, infinite))
+            status = self._run()
+        if status != highspy.HighsModelStatus.kOptimal:
+            raise SolverError(f"HiGHS ended with {solver.modelStatusToString(status)}")
+        found = solver.getSolution()
+        values, duals = np.array(found.col_value), np.array(found.row_dual)
+        if not (np.isfinite(values).all() and np.isfinite(duals).all()):
+            raise SolverError("HiGHS returned values that are not finite")
+        kw[groups] = np.clip(values[:count], self._lower[groups], self._upper[groups])
+        point_price = np.zeros(len(columns.point_node))
+        for balance, dual in zip(self._balances, duals, strict=False):
+            point_price -= dual * balance.effect
+        dual_of_limit: dict[LimitKey, float] = {}
+        for limit, dual in zip(self._limits, duals[len(self._balances) :], strict=True):
+            point_price += dual * limit.slope
+            dual_of_limit[limit.key] = max(dual_of_limit.get(limit.key, 0.0), -float(dual))
+        return LpSolution(
+            kw=kw,
+            net_import_kw=float(values[count] - values[count + 1]),
+            point_price=point_price,
+            dual_of_limit=dual_of_limit,
+            excess_kw=float(values[count + 2 :].max(initial=0.0)),
+        )
 
     def _run(self) -> highspy.HighsModelStatus:
         if self._solver.run() == highspy.HighsStatus.kError:
             self._solver.clearSolver()  # a basis gone bad: once more, from scratch
             if self._solver.run() == highspy.HighsStatus.kError:
                 raise SolverError("HiGHS failed to run")
-        model_status: highspy.HighsModelStatus = self._solver.getModelStatus()
-        return model_status
-
-    def solve(self) -> LpSolution:
-        """The optimum; where no point keeps all rows, the least excess.
-
-        Raises :class:`SolverError` for any other end of HiGHS.
-        """
-        status = self._run()
-        elastic = status == highspy.HighsModelStatus.kInfeasible
-        if elastic:
-            self._bound_excess(highspy.kHighsInf)
-            status = self._run()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise SolverError(f"HiGHS ended with {self._solver.modelStatusToString(status)}")
-        solution = self._solver.getSolution()
-        values = np.array(solution.col_value)
-        if not np.isfinite(values).all():
-            raise SolverError("HiGHS returned values that are not finite")
-        duals: dict[LimitKey, float] = {}
-        for key, dual in zip(self._rows, solution.row_dual, strict=True):
-            if key is not None:
-                duals[key] = max(duals.get(key, 0.0), -dual)
-        if elastic:
-            self._bound_excess(0.0)
-        kw = np.clip(values[: self._groups], 0.0, self._columns.group_kw)
-        return LpSolution(
-            kw=kw,
-            net_import_kw=float(values[self._groups] - values[self._groups + 1]),
-            dual_of_row=duals,
-            excess_kw=float(values[self._groups + 2 :].max(initial=0.0)),
-        )
+        status: highspy.HighsModelStatus = self._solver.getModelStatus()
+        return status

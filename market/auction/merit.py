@@ -1,8 +1,9 @@
 """The loss-aware merit order: the optimum where no limit of the feeder binds.
 
 Seen from the slack, a group at a point with delivery factor df = −∂P_slack/∂p trades ``df`` times its
-energy at ``price / df``.  Sorted by that price, supply and demand cross between the export and the
-import price, and the retailer takes or gives the rest.
+energy at ``price / df``.  Raising the price at the slack turns bids away and brings asks in: either way net
+import falls by what the group needs.  The clearing price is therefore a weighted quantile of all groups'
+prices, found by selection, not by sorting; the retailer bounds it at both ends.
 """
 
 from __future__ import annotations
@@ -15,19 +16,25 @@ from market.auction.columns import Columns
 
 Bools = npt.NDArray[np.bool_]
 
+SORTED_MAX = 2000
+"""Up to this many groups are sorted; more are first narrowed down by a histogram."""
+BINS = 1024
+
 
 def merit_order(columns: Columns, effect: Floats, fixed_kw: float) -> tuple[Floats, float] | None:
     """The welfare-maximising powers [g] in kW and the net import in kW.
 
-    ``effect`` [g] is the change of net import per traded kW (> 0 for bids, < 0 for asks) and
-    ``fixed_kw`` the net import when no group trades.  Among equal welfare most is traded.  None where
-    an effect has the wrong sign, so that the price order means nothing.
+    ``effect`` [k] is the change of net import per kW injected at each point (about −1) and ``fixed_kw``
+    the net import when no group trades.  Among equal welfare most is traded.  None where an effect is not
+    negative, so that the price order means nothing.
     """
-    asks = columns.group_sign > 0
-    if (effect * columns.group_sign >= 0).any():
+    if (effect >= 0).any():
         return None
-    price = columns.group_price / np.abs(effect)
-    need = np.abs(effect) * columns.group_kw
+    asks = columns.group_sign > 0
+    delivery = -effect[columns.group_point]
+    price = columns.group_price / delivery
+    need = delivery * columns.group_kw
+    all_bids = float(need[~asks].sum())
 
     def net_import(taken: Bools) -> float:
         return float(fixed_kw + need[taken & ~asks].sum() - need[taken & asks].sum())
@@ -37,7 +44,7 @@ def merit_order(columns: Columns, effect: Floats, fixed_kw: float) -> tuple[Floa
         remaining = net_import(taken)
         if sign * remaining >= 0:
             return np.where(taken, columns.group_kw, 0.0), remaining
-    at = _crossing(price, need, asks, fixed_kw)
+    at = _weighted_quantile(price, need, fixed_kw + all_bids)
     better, marginal = np.where(asks, price < at, price > at), price == at
     remaining = net_import(better)
     demand, supply = float(need[marginal & ~asks].sum()), float(need[marginal & asks].sum())
@@ -50,14 +57,18 @@ def merit_order(columns: Columns, effect: Floats, fixed_kw: float) -> tuple[Floa
     return kw, remaining + bought - sold
 
 
-def _crossing(price: Floats, need: Floats, asks: Bools, fixed_kw: float) -> float:
-    """The price of the marginal groups: the lowest above which supply covers demand.
-
-    Just above a price all asks up to it and all bids beyond it are taken; net import falls as the
-    price rises, from import at the export price to export at the import price.
-    """
-    order = np.argsort(price, kind="stable")
-    sold = np.cumsum(np.where(asks, need, 0.0)[order])
-    bought = np.where(asks, 0.0, need)[order]
-    net_import = fixed_kw + bought.sum() - np.cumsum(bought) - sold
-    return float(price[order][np.argmax(net_import <= 0)])
+def _weighted_quantile(values: Floats, weights: Floats, total: float) -> float:
+    """The smallest value up to which (it included) the weights add up to ``total``."""
+    while len(values) > SORTED_MAX:
+        low, high = float(values.min()), float(values.max())
+        if low == high:
+            return low
+        bins = np.minimum(((values - low) * (BINS / (high - low))).astype(np.int64), BINS - 1)
+        up_to = np.cumsum(np.bincount(bins, weights, BINS))
+        chosen = min(int(np.searchsorted(up_to, total)), BINS - 1)
+        total -= float(up_to[chosen - 1]) if chosen else 0.0
+        inside = bins == chosen
+        values, weights = values[inside], weights[inside]
+    order = np.argsort(values, kind="stable")
+    reached = np.searchsorted(np.cumsum(weights[order]), total)
+    return float(values[order[min(int(reached), len(order) - 1)]])
