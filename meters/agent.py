@@ -39,6 +39,8 @@ from meters.strategies.interface import OfferedStep, Strategy
 
 SOFTWARE = "peergrid household 1"
 _RESEND_MAX_S = 60.0
+_ASK_AGAIN = 0.2
+"""Of the patience for an award: how long until it is asked for (again)."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Agent:
         self._waiting: dict[tuple[int, int], _Waiting] = {}
         self._heard: Gate | None = None
         self._heard_s = 0.0
+        self._ask_s = 0.0
         self._closed = 0
 
     # What the fleet restores, asks and sends
@@ -137,15 +140,19 @@ class Agent:
         """What is due on a new connection: presence, a question for what was missed, all without receipt."""
         yield self._presence(online=True)
         if self._next_seq:
-            since = min([self._state.time, *(waiting.row.time for waiting in self._waiting.values())])
-            sync = Sync(meter=self.meter, since=since - self._place.interval_s)
-            yield Message(f"{self.topic}/sync", sync.model_dump_json().encode())
+            yield self._question()
         for waiting in self._waiting.values():
             waiting.due_s, waiting.wait_s = 0.0, self._patience.resend_s
 
     def farewell(self) -> Message:
         """Presence ended; also the last will."""
         return self._presence(online=False)
+
+    def questions(self, now_s: float) -> Iterator[Message]:
+        """Asks for a missing award from time to time: a question may get lost where nobody listens yet."""
+        if self._heard is not None and now_s >= self._ask_s:
+            self._ask_s = now_s + self._patience.award_s * _ASK_AGAIN
+            yield self._question()
 
     def due(self, now_s: float) -> Iterator[_Waiting]:
         """Messages to send now; :meth:`sent` is told which were handed over."""
@@ -187,6 +194,7 @@ class Agent:
             self._closed = max(self._closed, gate.interval_start)
         if self._heard is None or self._heard.interval_start != gate.interval_start:
             self._heard_s = now_s
+            self._ask_s = now_s + self._patience.award_s * _ASK_AGAIN
         self._heard = gate
         self._act(gate, now_s, writes)
 
@@ -341,6 +349,12 @@ class Agent:
     def _set_plan(self, start: int, made: _PlanMade, writes: Writes) -> None:
         self._plans[start] = made
         writes.plans[self.meter, start] = PlanRow(self.meter, start, _plan_to_json(made))
+
+    def _question(self) -> Message:
+        """Asks for all that the market said since the oldest thing that is still open."""
+        since = min([self._state.time, *(waiting.row.time for waiting in self._waiting.values())])
+        sync = Sync(meter=self.meter, since=since - self._place.interval_s)
+        return Message(f"{self.topic}/sync", sync.model_dump_json().encode())
 
     def _presence(self, *, online: bool) -> Message:
         status = Status(meter=self.meter, online=online, since=self._state.time, software=SOFTWARE)

@@ -169,6 +169,8 @@ class Fleet:
             if not session.send(waiting.message):
                 break
             agent.sent(waiting, now_s)
+        for question in agent.questions(now_s):
+            session.send(question)
 
     async def _say_farewell(self) -> None:
         with contextlib.suppress(PeergridError, TimeoutError):

@@ -46,7 +46,7 @@ _QOS_0_MAX = 10_000
 
 _log = logging.getLogger(__name__)
 _paho_log = logging.getLogger("peergrid.paho")
-_paho_log.setLevel(logging.ERROR)
+_paho_log.setLevel(logging.CRITICAL)  # a lost connection is this module's to tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from grid.errors import BrokerError
 from market.messages.models import (
     Award,
     AwardStep,
@@ -55,7 +56,7 @@ def gate_of(start: int, state: str) -> Gate:
     )
 
 
-def award_for(order: Order) -> Award:
+def award_for(order: Order, signer: Signer = MARKET) -> Award:
     """Bids are filled, asks curtailed to three quarters."""
     steps = tuple(
         AwardStep(index=i, energy_wh=s.energy_wh if s.side == Side.BID else s.energy_wh * 3 // 4)
@@ -72,7 +73,7 @@ def award_for(order: Order) -> Award:
         amount_neur=0,
         sig=UNSIGNED,
     )
-    return MARKET.sign(DOMAIN, award)
+    return signer.sign(DOMAIN, award)
 
 
 def receipt_for(message: Reading | Order, now: int, signer: Signer = MARKET) -> Receipt:
@@ -116,7 +117,12 @@ class ScriptedMarket:
     async def announce(self, start: int, state: str) -> None:
         topic = f"peergrid/v1/{FEEDER}/gate"
         self.gate = Message(topic, gate_of(start, state).model_dump_json().encode(), retain=True)
-        await self.session.publish(self.gate)
+        for _ in range(10):
+            try:
+                return await self.session.publish(self.gate)
+            except BrokerError:  # killed just then: say it again to the next one
+                continue
+        raise AssertionError("no broker took the gate")
 
     async def wave(self, start: int, meters: Collection[str], timeout_s: float = 60.0) -> None:
         """Open, hear all, close, answer."""

@@ -1,0 +1,70 @@
+"""Devices neither make nor burn energy, and stay within what they can hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meters.household.devices import Battery, Ev, Pv
+
+energies = st.floats(0, 20_000)
+batteries = st.builds(
+    Battery,
+    capacity_wh=st.floats(100, 30_000),
+    power_w=st.floats(100, 15_000),
+    efficiency=st.floats(0.5, 1),
+)
+
+
+@settings(deadline=None)
+@given(batteries, st.floats(0, 1), st.lists(st.tuples(energies, energies), max_size=30))
+def test_a_battery_stays_within_its_capacity_and_gives_no_more_than_it_took(
+    battery: Battery, fraction: float, awards: list[tuple[float, float]]
+) -> None:
+    stored_wh = first_wh = fraction * battery.capacity_wh
+    given_wh = taken_wh = 0.0
+    for charge_wh, discharge_wh in awards:
+        stored_wh, net_wh = battery.run(stored_wh, charge_wh, discharge_wh, 0.25)
+        assert 0 <= stored_wh <= battery.capacity_wh
+        assert abs(net_wh) <= battery.power_w * 0.25 + 1e-9
+        given_wh += max(net_wh, 0.0)
+        taken_wh += max(-net_wh, 0.0)
+    balance_wh = first_wh + taken_wh * battery.one_way - given_wh / battery.one_way
+    assert stored_wh == pytest.approx(balance_wh, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(batteries, st.floats(0, 1), energies)
+def test_a_battery_follows_an_award_that_it_offered(
+    battery: Battery, fraction: float, energy_wh: float
+) -> None:
+    stored_wh = fraction * battery.capacity_wh
+    charge_wh = min(energy_wh, battery.charge_room_wh(stored_wh, 0.25))
+    assert battery.run(stored_wh, charge_wh, 0.0, 0.25)[1] == pytest.approx(-charge_wh)
+    discharge_wh = min(energy_wh, battery.discharge_room_wh(stored_wh, 0.25))
+    assert battery.run(stored_wh, 0.0, discharge_wh, 0.25)[1] == pytest.approx(discharge_wh)
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 50_000), st.floats(100, 20_000))
+def test_an_inverter_clips_and_never_consumes(modules_w: float, rated_w: float) -> None:
+    assert 0 <= Pv(rated_w, 20_000).available_w(modules_w) <= rated_w
+
+
+@settings(deadline=None)
+@given(energies, st.integers(0, 20_000), st.integers(0, 20_000))
+def test_only_an_award_below_the_offer_curtails(available_wh: float, offered: int, awarded: int) -> None:
+    flows_wh = Pv.delivered_wh(available_wh, offered, awarded)
+    if awarded >= offered:
+        assert flows_wh == available_wh
+    else:
+        assert flows_wh == min(available_wh, awarded)
+
+
+@settings(deadline=None)
+@given(st.floats(-100, 20_000), st.floats(1000, 22_000))
+def test_a_charger_takes_what_is_needed_within_its_power(remaining_wh: float, power_w: float) -> None:
+    room_wh = Ev(power_w, 300_000).charge_room_wh(remaining_wh, 0.25)
+    assert 0 <= room_wh <= power_w * 0.25
+    assert room_wh <= max(remaining_wh, 0)

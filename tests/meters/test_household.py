@@ -1,0 +1,237 @@
+"""Households: who owns what, what they offer, and what then physically happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from market.messages.models import STEPS_MAX, Side, Tariff
+from meters.household.life import Plan, State, first_state, live, situation
+from meters.household.settings import HouseholdSettings
+from meters.household.sites import DAY_S, Household, Series, households
+from meters.strategies.truthful import truthful
+from tests.meters.places import NOON, PROFILES, RICH, profiles_with_other_future, rich_household
+
+SECONDS = 900
+TARIFF = Tariff(import_price=300_000, export_price=80_000, floor=-500_000, cap=2_000_000)
+
+fractions = st.lists(st.floats(0, 1), min_size=8, max_size=8)
+times = st.integers(0, 35_000).map(lambda step: NOON - 166 * DAY_S - 12 * 3600 + step * SECONDS)
+
+
+def no_plans(_start: int) -> Plan | None:
+    return None
+
+
+def offered(household: Household, state: State) -> Plan:
+    known = situation(household, state, no_plans, state.time, SECONDS, TARIFF)
+    return Plan(truthful(known).steps)
+
+
+def awarded(plan: Plan, parts: list[float]) -> Plan:
+    """Each step filled to its part; battery bids and asks are never filled at once."""
+    fills = [int(step.energy_wh * parts[i % 8]) for i, step in enumerate(plan.steps)]
+    if parts[0] < 0.5:
+        sides = [(step.device, step.side) for step in plan.steps]
+        fills = [0 if side == ("battery", Side.ASK) else f for f, side in zip(fills, sides, strict=True)]
+    return replace(plan, awarded_wh=tuple(fills))
+
+
+def test_a_bus_shares_its_generators_by_its_loads_energy() -> None:
+    first, second, alone = households(PROFILES, HouseholdSettings(pv_scale=2.0), 7)
+    energy = PROFILES.load_p_w.sum(axis=0)
+    assert first.modules_w.mean(NOON, SECONDS) / second.modules_w.mean(NOON, SECONDS) == pytest.approx(
+        energy[0] / energy[1]
+    )
+    together = first.modules_w.mean(NOON, SECONDS) + second.modules_w.mean(NOON, SECONDS)
+    step = (NOON - 1_451_606_400) // 900
+    assert together == pytest.approx(2.0 * PROFILES.sgen_p_w[step, 0])
+    assert first.battery is not None
+    assert second.battery is not None
+    assert first.battery.capacity_wh + second.battery.capacity_wh == pytest.approx(8000.0)
+    assert alone.pv is None
+    assert alone.battery is None
+    assert [household.name for household in (first, second, alone)] == ["load:0", "load:2", "load:4"]
+
+
+def test_the_seed_alone_draws_what_the_scenario_adds() -> None:
+    settings = HouseholdSettings(ev_share=0.5, battery_share=0.5)
+
+    def drawn(seed: int) -> list[object]:
+        made = households(PROFILES, settings, seed)
+        return [(h.ev, h.battery, h.pv, h.stay(16_000), h.first_registers_wh) for h in made]
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(16_000, 17_000))
+def test_a_vehicles_stays_do_not_overlap(seed: int, day: int) -> None:
+    household = rich_household(seed)
+    stay, following = household.stay(day), household.stay(day + 1)
+    assert stay.arrival < stay.departure < following.arrival
+    assert RICH.ev_energy_min_wh <= stay.need_wh <= RICH.ev_energy_max_wh
+
+
+@settings(deadline=None)
+@given(times, fractions, st.integers(0, 50))
+def test_the_registers_count_exactly_what_flows(time: int, parts: list[float], seed: int) -> None:
+    household = rich_household(seed)
+    state = first_state(household, time)
+    assert household.pv and household.battery and household.ev
+    for part in range(6):
+        plan = awarded(offered(household, state), parts[part:] + parts[:part])
+        after = live(household, state, plan, SECONDS)
+
+        assert after.import_wh >= state.import_wh
+        assert after.export_wh >= state.export_wh
+        assert 0 <= after.import_rest_wh < 1
+        assert 0 <= after.export_rest_wh < 1
+        assert 0 <= after.battery_wh <= household.battery.capacity_wh
+
+        load_wh = household.load_w.mean(state.time, SECONDS) / 4
+        sun_wh = household.pv.available_w(household.modules_w.mean(state.time, SECONDS)) / 4
+        curtailed_wh = after.pv_curtailed_wh - state.pv_curtailed_wh
+        stored_wh = after.battery_wh - state.battery_wh
+        way = household.battery.one_way
+        battery_wh = -stored_wh / way if stored_wh > 0 else -stored_wh * way
+        started_wh = state.ev_charged_wh if after.ev_arrival == state.ev_arrival else 0.0
+        ev_wh = after.ev_charged_wh - started_wh
+        flowed_wh = (after.export_wh + after.export_rest_wh - state.export_wh - state.export_rest_wh) - (
+            after.import_wh + after.import_rest_wh - state.import_wh - state.import_rest_wh
+        )
+        assert flowed_wh == pytest.approx(sun_wh - curtailed_wh + battery_wh - ev_wh - load_wh, abs=1e-3)
+        assert -1e-9 <= curtailed_wh <= sun_wh + 1e-9
+        assert ev_wh >= 0
+        state = after
+
+
+@settings(deadline=None)
+@given(times, st.integers(0, 50), st.floats(0, 1))
+def test_every_offer_is_a_valid_order(time: int, seed: int, charge: float) -> None:
+    household = rich_household(seed)
+    assert household.battery
+    state = replace(first_state(household, time), battery_wh=charge * household.battery.capacity_wh)
+    offer = truthful(situation(household, state, no_plans, time + SECONDS, SECONDS, TARIFF))
+    assert len(offer.steps) <= STEPS_MAX
+    assert offer.firm_import_wh >= 0
+    for step in offer.steps:
+        assert step.energy_wh > 0
+        assert TARIFF.floor <= step.limit_price <= TARIFF.cap
+    bids = [s.limit_price for s in offer.steps if s.device == "battery" and s.side == Side.BID]
+    asks = [s.limit_price for s in offer.steps if s.device == "battery" and s.side == Side.ASK]
+    if bids and asks:
+        assert max(bids) < min(asks), "a battery must never buy from itself"
+
+
+@settings(deadline=None)
+@given(times.filter(lambda time: time > NOON - 160 * DAY_S))  # before it the year's end is the past
+def test_an_offer_knows_nothing_of_the_future(time: int) -> None:
+    one = rich_household()
+    state = first_state(one, time)
+    profiles = profiles_with_other_future(time)
+    share = one.modules_w.parts[0][1]
+    other = replace(
+        one,
+        load_w=Series(((profiles.load_p_w[:, 0], 1.0),)),
+        load_q_var=Series(((profiles.load_q_var[:, 0], 1.0),)),
+        modules_w=Series(((profiles.sgen_p_w[:, 0], share),)),
+    )
+    assert one.load_w.mean(time, SECONDS) != other.load_w.mean(time, SECONDS)
+    know = [situation(h, state, no_plans, time + SECONDS, SECONDS, TARIFF) for h in (one, other)]
+    assert know[0] == know[1]
+
+
+def test_forecasts_have_real_errors() -> None:
+    household = rich_household()
+    for kind in ("persistence", "seasonal"):
+        choice = replace_settings(forecast=kind)
+        household = households(PROFILES, choice, 7)[0]
+        errors = []
+        for step in range(96):
+            time = NOON + step * SECONDS
+            state = first_state(household, time)
+            known = situation(household, state, no_plans, time + SECONDS, SECONDS, TARIFF)
+            errors.append(known.load_wh - household.load_w.mean(time + SECONDS, SECONDS) / 4)
+        assert 1 < np.abs(errors).mean() < 200
+
+
+def replace_settings(**changes: object) -> HouseholdSettings:
+    return HouseholdSettings(**{**RICH.model_dump(), **changes})
+
+
+def test_a_consuming_load_injects_negative_var() -> None:
+    household = rich_household()
+    known = situation(household, first_state(household, NOON), no_plans, NOON + SECONDS, SECONDS, TARIFF)
+    assert known.load_q_var > 0
+    assert truthful(known).firm_q_var == -round(known.load_q_var)
+
+
+def test_batteries_and_vehicles_are_expected_to_follow_their_awards() -> None:
+    household = rich_household()
+    assert household.battery and household.ev
+    evening = household.stay(NOON // DAY_S).arrival // SECONDS * SECONDS + SECONDS
+    state = live(household, first_state(household, evening), awarded_all(household, evening), SECONDS)
+    plan = awarded_all(household, state.time, state)
+    known = situation(household, state, {state.time: plan}.get, state.time + SECONDS, SECONDS, TARIFF)
+    after = live(household, state, plan, SECONDS)
+    assert known.battery is not None
+    assert known.battery.stored_wh == pytest.approx(after.battery_wh)
+    assert known.ev is not None
+    stay = household.stay_at(state.time)
+    assert stay is not None
+    assert known.ev.remaining_wh == pytest.approx(stay.need_wh - after.ev_charged_wh, abs=1e-6)
+
+
+def awarded_all(household: Household, time: int, state: State | None = None) -> Plan:
+    plan = offered(household, state or first_state(household, time))
+    return replace(plan, awarded_wh=tuple(step.energy_wh for step in plan.steps))
+
+
+def test_a_vehicle_that_gets_nothing_leaves_with_its_need_unmet_and_is_counted_once() -> None:
+    household = rich_household()
+    state = replace(first_state(household, NOON), ev_arrival=0)
+    for _ in range(96):
+        nothing = replace(plan := offered(household, state), awarded_wh=tuple(0 for _ in plan.steps))
+        state = live(household, state, nothing, SECONDS)
+    assert (state.ev_departures, state.ev_unmet) == (1, 1)
+    assert state.ev_unmet_wh == pytest.approx(household.stay(NOON // DAY_S).need_wh)
+
+
+def test_urgency_raises_a_vehicles_bid_up_to_the_cap() -> None:
+    household = rich_household()
+    stay = household.stay(NOON // DAY_S)
+    start = (stay.arrival // SECONDS + 1) * SECONDS
+    best = []
+    for time in range(start, stay.departure - 2 * SECONDS, SECONDS):
+        state = replace(first_state(household, time), ev_arrival=stay.arrival, ev_charged_wh=0.0)
+        offer = truthful(situation(household, state, no_plans, time + SECONDS, SECONDS, TARIFF))
+        best.append(max(step.limit_price for step in offer.steps if step.device == "ev"))
+    assert best == sorted(best)
+    assert best[0] < TARIFF.cap
+    assert best[-1] == TARIFF.cap
+
+
+def test_without_an_award_a_household_lives_as_without_a_market() -> None:
+    household = rich_household()
+    assert household.pv
+    state = first_state(household, NOON)
+    after = live(household, state, offered(household, state), SECONDS)
+    assert after == live(household, state, None, SECONDS)
+    assert after.battery_wh == state.battery_wh
+    assert after.pv_curtailed_wh == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pv_scale", -1.0), ("ev_share", 1.5), ("pv_price_min", 40_000), ("ev_departure_hour", 16.0), ("x", 1)],
+)
+def test_settings_that_make_no_sense_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        HouseholdSettings(**{field: value})
