@@ -27,6 +27,7 @@ from market.service.settings import MarketSettings
 from market.service.settling import Settling, hold_awards
 from market.service.store import Store, inputs, intervals, money, outbox
 
+_PATIENCE_WITH_THE_SLOW = 0.1
 _NOT_CHECKED = AcCheck(
     v_min_pu=None,
     v_max_pu=None,
@@ -202,10 +203,12 @@ class Engine:
         await self._wait(lambda: intake.silent(start) | intake.unread(boundary))
 
     async def _wait(self, missing: Callable[[], set[str]]) -> None:
-        """Waits until nobody is missing, or patience ends. Who let the last wave wait is not waited for."""
-        deadline = time.monotonic() + self._settings.patience_s
-        while missing() - self._unheard:
-            remaining_s = deadline - time.monotonic()
+        """Waits until nobody is missing, or patience ends: sooner with those who let the last wave wait."""
+        began = time.monotonic()
+        while absent := missing():
+            known_to_be_slow = absent <= self._unheard
+            patience_s = self._settings.patience_s * (_PATIENCE_WITH_THE_SLOW if known_to_be_slow else 1)
+            remaining_s = began + patience_s - time.monotonic()
             if remaining_s <= 0:
                 break
             await self._gateway.news(remaining_s)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,11 @@ def physics() -> Physics:
 
 
 def settler_on(
-    chain: Chain, store: Store, of: MarketSettings, block_clock: SimulatedClock
+    chain: Chain,
+    store: Store,
+    of: MarketSettings,
+    block_clock: SimulatedClock,
+    gift_ueur: Mapping[str, int],
 ) -> ContractSettler:
     journal = StoreJournal(store)
     operator = Sender(chain, signer("deployer"), journal)
@@ -127,6 +131,8 @@ def settler_on(
     deposits = {m.owner: m.deposit_ueur for m in MEMBERS}
     deposits |= {t.address: t.deposit_ueur for t in of.treasuries.values()}
     contracts.fund(operator, "fund", deposits)
+    if gift_ueur:
+        contracts.fund(operator, "gift", gift_ueur)
     sender = Sender(chain, signer("settler"), journal)
     return ContractSettler(contracts, sender, of.feeder, block_clock)
 
@@ -137,6 +143,8 @@ async def market(
     port: int,
     of: MarketSettings,
     progress: Callable[[Progress], None] = lambda _: None,
+    clear: Callable[[Book], ClearingRecord] | None = None,
+    gift_ueur: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Engine]:
     """A market whose state is in ``folder``."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
@@ -144,7 +152,7 @@ async def market(
         funded = [signer("deployer").address, signer("settler").address]
         chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
         try:
-            settler = settler_on(chain, store, of, block_clock)
+            settler = settler_on(chain, store, of, block_clock, gift_ueur or {})
             async with Gateway(
                 settings=of,
                 members=MEMBERS,
@@ -162,7 +170,7 @@ async def market(
                     store=store,
                     gateway=gateway,
                     clock=clock,
-                    physics=physics(),
+                    physics=replace(physics(), clear=clear) if clear else physics(),
                     settler=settler,
                     progress=progress,
                 )
@@ -221,6 +229,7 @@ class Meters:
     topics: list[str] = field(default_factory=list)
     payloads: dict[str, list[bytes]] = field(default_factory=dict)
     on_open: Callable[[int, Gate], Sequence[Message]] | None = None
+    withheld: Callable[[Reading], bool] = lambda _: False
     _unconfirmed: dict[tuple[str, int, int], Message] = field(default_factory=dict)
     _taken_at: int = START - 2 * SECONDS
     _ordered: int = 0
@@ -264,7 +273,8 @@ class Meters:
             for index, meter in enumerate(METERS):
                 if index not in self.silent:
                     reading = reading_of(index, self._taken_at)
-                    self._keep(meter.address, reading.seq, ReceiptKind.READING, reading)
+                    if not self.withheld(reading):
+                        self._keep(meter.address, reading.seq, ReceiptKind.READING, reading)
         if gate.state == "OPEN" and gate.interval_start > self._ordered:
             self._ordered = gate.interval_start
             version = (gate.interval_start - START) // SECONDS
@@ -274,9 +284,13 @@ class Meters:
                     self._keep(meter.address, version, ReceiptKind.ORDER, order)
 
     def _keep(self, meter: str, number: int, kind: ReceiptKind, message: Order | Reading) -> None:
-        name = "order" if kind == ReceiptKind.ORDER else "reading"
-        topic = f"peergrid/v1/{FEEDER_ID}/{meter}/{name}"
-        self._unconfirmed[meter, number, kind] = Message(topic, message.model_dump_json().encode())
+        self._unconfirmed[meter, number, kind] = self.message(message)
+
+    @staticmethod
+    def message(message: Order | Reading) -> Message:
+        name = "order" if isinstance(message, Order) else "reading"
+        topic = f"peergrid/v1/{FEEDER_ID}/{message.meter}/{name}"
+        return Message(topic, message.model_dump_json().encode())
 
 
 def state_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:

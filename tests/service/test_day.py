@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
-from market.messages.models import Award, Clearing, ReceiptResult
+from grid.errors import LedgerError, SolverError, StoreError
+from market.auction.book import Book
+from market.auction.record import ClearingRecord
+from market.messages.models import Award, Clearing, Gate, ReceiptResult
 from market.messages.signing import is_signed_by
 from meters.broker import Broker
-from tests.service.scene import DOMAIN, MARKET, METERS, Meters, market, settings, state_of
+from meters.mqtt import Message
+from tests.service.scene import (
+    DOMAIN,
+    MARKET,
+    METERS,
+    SECONDS,
+    START,
+    Meters,
+    market,
+    physics,
+    reading_of,
+    settings,
+    state_of,
+)
 
 ROOT = Path(__file__).parents[2]
 INTERVALS = 6
@@ -26,11 +44,20 @@ async def broker() -> AsyncIterator[Broker]:
         yield running
 
 
-async def day(folder: Path, port: int, meters: Meters | None = None, **changes: object) -> Meters:
+async def day(
+    folder: Path,
+    port: int,
+    meters: Meters | None = None,
+    clear: Callable[[Book], ClearingRecord] | None = None,
+    gift_ueur: Mapping[str, int] | None = None,
+    **changes: object,
+) -> Meters:
     meters = meters or Meters(port)
     living = asyncio.create_task(meters.run())
     try:
-        async with market(folder, port, settings(INTERVALS, **changes)) as engine:
+        async with market(
+            folder, port, settings(INTERVALS, **changes), clear=clear, gift_ueur=gift_ueur
+        ) as engine:
             await engine.run()
         await asyncio.sleep(0.2)
     finally:
@@ -69,6 +96,81 @@ async def test_the_day_is_the_same_when_the_batches_are_not(tmp_path: Path, brok
     assert all(other["posting"] == first["posting"] for other in others)
     assert all(other["chain"] == first["chain"] for other in others)
     assert [other["batch"][0][1] for other in [first, *others]] == [6, 2, 1]
+
+
+async def test_who_says_nothing_is_a_retail_customer_and_holds_nobody_up_twice(
+    tmp_path: Path, broker: Broker
+) -> None:
+    began = time.monotonic()
+    await day(tmp_path, broker.port, Meters(broker.port, silent={3}), patience_s=1.0)
+    assert time.monotonic() - began < 10
+    state = state_of(tmp_path)
+    silent = f"household:{METERS[3].address}"
+    assert {row[1] for row in state["interval"]} == {"FINAL"}
+    assert {row[2] for row in state["interval"]} == {1}
+    assert [row for row in state["posting"] if row[1] == silent] == []
+    books = [json.loads(row[3]) for row in state["clearing"]]
+    assert all({"connection_point": "load:3", "p_w": -332.0, "q_var": 0.0} in book["firm"] for book in books)
+
+
+async def test_readings_that_come_late_end_in_the_ledger_of_a_timely_day(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """Every household's registers at one boundary come three intervals late: adjustments make up for it."""
+    timely, late = tmp_path / "timely", tmp_path / "late"
+    timely.mkdir()
+    late.mkdir()
+    await day(timely, broker.port)
+    held_at = START + SECONDS
+
+    def release(number: int, _: Gate) -> list[Message]:
+        if number != 5:
+            return []
+        return [meters.message(reading_of(index, held_at)) for index in range(len(METERS))]
+
+    meters = Meters(broker.port, on_open=release, withheld=lambda reading: reading.taken_at == held_at)
+    await day(late, broker.port, meters, patience_s=1.0)
+    expected, got = state_of(timely), state_of(late)
+    assert got["posting"] == expected["posting"]
+    assert got["chain"] == expected["chain"]
+    assert {row[2] for row in got["interval"]} == {0}
+
+
+async def test_an_interval_that_cannot_be_cleared_is_suspended_and_the_next_one_is_normal(
+    tmp_path: Path, broker: Broker
+) -> None:
+    def fails_once(book: Book) -> ClearingRecord:
+        if book.interval.unix_time == START + SECONDS:
+            raise SolverError("the solver was killed")
+        return physics().clear(book)
+
+    meters = await day(tmp_path, broker.port, clear=fails_once)
+    state = state_of(tmp_path)
+    assert [row[1] for row in state["clearing"]] == ["CLEARED", "SUSPENDED"] + ["CLEARED"] * (INTERVALS - 2)
+    assert {row[1] for row in state["interval"]} == {"FINAL"}
+    suspended = [row for row in state["posting"] if row[0] == START + SECONDS]
+    assert {row[2] for row in suspended} == {"retail"}
+    awards = [Award.model_validate_json(payload) for payload in meters.payloads["award"]]
+    assert {a.status for a in awards if a.interval_start == START + SECONDS} == {"SUSPENDED"}
+
+
+async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(
+    tmp_path: Path, broker: Broker
+) -> None:
+    retailer = settings(INTERVALS).treasuries["retailer"].address
+    with pytest.raises(LedgerError, match="retailer: the chain moved"):
+        await day(tmp_path, broker.port, gift_ueur={retailer: 1})
+    assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
+    with pytest.raises(LedgerError, match="retailer: the chain moved"):
+        await day(tmp_path, broker.port)
+
+
+async def test_a_day_is_not_continued_under_other_terms(tmp_path: Path, broker: Broker) -> None:
+    await day(tmp_path, broker.port)
+    treasuries = settings(INTERVALS).treasuries
+    changed = treasuries["retailer"].model_copy(update={"deposit_ueur": 1})
+    with pytest.raises(StoreError, match="belongs to another run"):
+        await day(tmp_path, broker.port, treasuries={**treasuries, "retailer": changed})
 
 
 async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(
