@@ -27,6 +27,7 @@ from grid.errors import FeederError, Problem
 Floats = npt.NDArray[np.float64]
 Complexes = npt.NDArray[np.complex128]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
 
 V_MIN_PU_DEFAULT = 0.9

@@ -19,7 +19,7 @@ from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.lp import ClearingProgram
 from market.auction.merit import merit_order
-from market.auction.rows import LimitKey, excess_of, limits_near, tangents
+from market.auction.rows import LimitKey, excess_of, limits_near, one_end_each, tangents
 
 MERIT_ROUNDS_MAX = 4
 ROUNDS_MAX = 60
@@ -119,7 +119,7 @@ def _successive_programs(
     program = ClearingProgram(columns, balance_as_equation=columns.export_price < 0)
     for balance in balances:
         program.add_balance(balance.effect, balance.fixed_kw)
-    predicted = np.full(len(columns.point_node), (columns.import_price + columns.export_price) / 2e3)
+    predicted: Floats | None = None
     watched = set(limits_near(state.check, NEAR_PU)) if network else set()
     _add_limits(columns, program, state, watched)
     best: Dispatch | None = None
@@ -179,7 +179,9 @@ def _successive_programs(
 
 def _add_limits(columns: Columns, program: ClearingProgram, state: _State, keys: set[LimitKey]) -> None:
     injected_kw = columns.point_injections(state.kw)
-    for tangent in tangents(columns, state.point, state.check, keys):
+    for tangent in tangents(
+        columns, state.point, state.check, one_end_each(columns.feeder, state.check, keys)
+    ):
         program.add_limit(tangent, injected_kw)
 
 

@@ -15,7 +15,7 @@ import highspy
 import numpy as np
 
 from grid.errors import SolverError
-from grid.feeder import Floats
+from grid.feeder import Bools, Floats, Ints
 from market.auction.columns import Columns
 from market.auction.rows import LimitKey, Tangent
 
@@ -112,84 +112,91 @@ class ClearingProgram:
         """Forgets the tangents of these limits; of all limits without ``keys``."""
         self._limits = [] if keys is None else [row for row in self._limits if row.key not in keys]
 
-    def solve(self, predicted: Floats) -> LpSolution:
+    def solve(self, predicted: Floats | None) -> LpSolution:
         """The optimum; where no point keeps all rows, the least excess.
 
         ``predicted`` [k] are prices expected at the points, EUR/MWh; they only shorten the way.  Raises
         :class:`SolverError` for any other end of HiGHS.
         """
         columns = self._columns
-        price = columns.group_price / 1e3
-        everything = len(price) <= FREE_GROUPS_MAX
+        price, point = columns.group_price / 1e3, columns.group_point
+        if predicted is None:
+            predicted = np.full(len(columns.point_node), float(self._tariffs[0] - self._tariffs[1]) / 2)
+            everything = len(price) <= FREE_GROUPS_MAX
+        else:
+            everything = False
         low, high = predicted - self._window, predicted + self._window
         for _ in range(WINDOWS_MAX):
-            if everything:
-                free = np.ones(len(price), dtype=bool)
-            else:
-                point = columns.group_point
-                free = (price >= low[point]) & (price <= high[point])
+            free = everything | ((price >= low[point]) & (price <= high[point]))
             solution = self._solve_free(free, (low + high) / 2)
             if everything:
                 break
             if solution.excess_kw > 0:
                 everything = True  # what is held may be what stands in the way
                 continue
-            gain = columns.group_sign * (solution.point_price[columns.group_point] - price)
+            gain = columns.group_sign * (solution.point_price[point] - price)
             wrong = ~free & np.where(solution.kw > self._lower, gain < 0, gain > 0)
             wrong &= (np.abs(gain) > REDUCED_COST_MIN) & (self._upper > self._lower)
             if not wrong.any():
                 break
-            moved = np.unique(columns.group_point[wrong])
+            moved = np.unique(point[wrong])
             low[moved] = np.minimum(low[moved], solution.point_price[moved] - self._window)
             high[moved] = np.maximum(high[moved], solution.point_price[moved] + self._window)
         else:
             solution = self._solve_free(np.ones(len(price), dtype=bool), predicted)
         return solution
 
-    def _solve_free(self, free: np.ndarray, predicted: Floats) -> LpSolution:
-        """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""
+    def _pass(self, groups: Ints, held_kw: Floats) -> None:
+        """Gives HiGHS the program of these groups, with ``held_kw`` [k] injected by all others."""
         columns = self._columns
+        point, sign = columns.group_point[groups], columns.group_sign[groups]
+        count, balances, limits = len(groups), len(self._balances), len(self._limits)
+        effects = np.array([balance.effect for balance in self._balances])
+        slopes = np.array([limit.slope for limit in self._limits]).reshape(limits, len(columns.point_node))
+        fixed = np.array([balance.fixed_kw for balance in self._balances]) + effects @ held_kw
+        room = np.array([limit.room_kw for limit in self._limits]) - slopes @ held_kw
+        unlimited = highspy.kHighsInf
+        # Row-wise: the groups, then import and export in a balance, its own excess in a limit.
+        balance_values = np.hstack([-effects[:, point] * sign, np.tile([1.0, -1.0], (balances, 1))])
+        limit_values = np.hstack([slopes[:, point] * sign, np.full((limits, 1), -1.0)])
+        balance_index = np.tile(np.arange(count + 2, dtype=np.int32), (balances, 1))
+        limit_index = np.tile(np.arange(count + 1, dtype=np.int32), (limits, 1))
+        limit_index[:, count] = np.arange(count + 2, count + 2 + limits)
+        widths = np.repeat([count + 2, count + 1], [balances, limits])
+        start = np.concatenate([[0], np.cumsum(widths)]).astype(np.int32)
+        status = self._solver.passModel(
+            count + 2 + limits,
+            balances + limits,
+            int(start[-1]),
+            int(highspy.MatrixFormat.kRowwise),
+            int(highspy.ObjSense.kMinimize),
+            0.0,
+            np.concatenate([self._cost[groups], self._tariffs, np.full(limits, self._excess_cost)]),
+            np.concatenate([self._lower[groups], np.zeros(2 + limits)]),
+            np.concatenate([self._upper[groups], [unlimited, unlimited], np.zeros(limits)]),
+            np.concatenate([fixed, np.full(limits, -unlimited)]),
+            np.concatenate([fixed if self._as_equation else np.full(balances, unlimited), room]),
+            start,
+            np.concatenate([balance_index.ravel(), limit_index.ravel()]),
+            np.concatenate([balance_values.ravel(), limit_values.ravel()]),
+            np.zeros(count + 2 + limits, dtype=np.int32),
+        )
+        if status == highspy.HighsStatus.kError:
+            raise SolverError("HiGHS refused the clearing program")
+
+    def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:
+        """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""
+        columns, solver = self._columns, self._solver
         gain = columns.group_sign * (predicted[columns.group_point] - columns.group_price / 1e3)
         kw = np.where(gain > 0, self._upper, self._lower)
         kw[free] = 0.0
-        held_kw = columns.point_injections(kw)
         groups = np.flatnonzero(free)
-        point, sign = columns.group_point[groups], columns.group_sign[groups]
         count, limits = len(groups), len(self._limits)
-        balance_rows = np.array([-balance.effect[point] * sign for balance in self._balances])
-        limit_rows = np.array([limit.slope[point] * sign for limit in self._limits]).reshape(limits, count)
-        rows = len(self._balances) + limits
-        dense = np.zeros((rows, count + 2 + limits))
-        dense[: len(self._balances), :count] = balance_rows
-        dense[: len(self._balances), count] = 1.0
-        dense[: len(self._balances), count + 1] = -1.0
-        dense[len(self._balances) :, :count] = limit_rows
-        dense[len(self._balances) :, count + 2 :] = -np.eye(limits)
-        fixed = np.array([b.fixed_kw + float(b.effect @ held_kw) for b in self._balances])
-        room = np.array([limit.room_kw - float(limit.slope @ held_kw) for limit in self._limits])
-        infinite = highspy.kHighsInf
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = count + 2 + limits, rows
-        lp.col_cost_ = np.concatenate([self._cost[groups], self._tariffs, np.full(limits, self._excess_cost)])
-        lp.col_lower_ = np.concatenate([self._lower[groups], np.zeros(2 + limits)])
-        upper = np.concatenate([self._upper[groups], [infinite, infinite], np.zeros(limits)])
-        lp.col_upper_ = upper
-        lp.row_lower_ = np.concatenate([fixed, np.full(limits, -infinite)])
-        lp.row_upper_ = np.concatenate([fixed if self._as_equation else np.full(len(fixed), infinite), room])
-        at_row, at_column = np.nonzero(dense)
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.concatenate([[0], np.cumsum(np.bincount(at_row, minlength=rows))]).astype(
-            np.int32
-        )
-        lp.a_matrix_.index_ = at_column.astype(np.int32)
-        lp.a_matrix_.value_ = dense[at_row, at_column]
-        solver = self._solver
-        if solver.passModel(lp) == highspy.HighsStatus.kError:
-            raise SolverError("HiGHS refused the clearing program")
+        self._pass(groups, columns.point_injections(kw))
         status = self._run()
         if status == highspy.HighsModelStatus.kInfeasible and limits:
             excess = np.arange(count + 2, count + 2 + limits, dtype=np.int32)
-            solver.changeColsBounds(limits, excess, np.zeros(limits), np.full(limits, infinite))
+            solver.changeColsBounds(limits, excess, np.zeros(limits), np.full(limits, highspy.kHighsInf))
             status = self._run()
         if status != highspy.HighsModelStatus.kOptimal:
             raise SolverError(f"HiGHS ended with {solver.modelStatusToString(status)}")

@@ -9,12 +9,9 @@ prices, found by selection, not by sorting; the retailer bounds it at both ends.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from grid.feeder import Floats
+from grid.feeder import Bools, Floats
 from market.auction.columns import Columns
-
-Bools = npt.NDArray[np.bool_]
 
 SORTED_MAX = 2000
 """Up to this many groups are sorted; more are first narrowed down by a histogram."""

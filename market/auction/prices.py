@@ -19,7 +19,7 @@ from grid.errors import SolverError
 from grid.feeder import Floats, Ints
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
-from market.auction.rows import LimitKey, Tangent, excess_of, tangents
+from market.auction.rows import Tangent, one_end_each, tangents
 from market.auction.whole import WholeAwards, partly_filled
 
 UNIT = 1e3
@@ -148,7 +148,11 @@ def price(columns: Columns, found: Dispatch, awards: WholeAwards) -> Prices:
     """The prices of the awards, with everything linearised at the awards' own operating point."""
     feeder, flow = columns.feeder, columns.flow
     by_p, by_q = flow.slack_gradient(awards.point)
-    rows = tuple(tangents(columns, awards.point, awards.check, _one_end_each(columns, found)))
+    rows = tuple(
+        tangents(
+            columns, awards.point, awards.check, one_end_each(columns.feeder, found.check, found.binding)
+        )
+    )
     scales = np.array([row.scale for row in rows])
     lowest, highest = _bounds(columns, found.kw)
     delivery = -columns.at_points(by_p, by_q)
@@ -173,17 +177,6 @@ def price(columns: Columns, found: Dispatch, awards: WholeAwards) -> Prices:
             vector = (face.extreme(objectives, 1.0) + face.extreme(objectives, -1.0)) / 2
         energy, duals = float(vector[0]) * UNIT, vector[1:] / scales
     return _at_buses(columns, by_p, by_q, energy, rows, duals, lowest, highest)
-
-
-def _one_end_each(columns: Columns, found: Dispatch) -> list[LimitKey]:
-    """The binding limits, of a branch the end that carries more: both ends are one limit twice."""
-    branch = columns.feeder.branch
-    kept: dict[str, LimitKey] = {}
-    for key in found.binding:
-        name = f"{key.kind}:{branch[key.index]}" if key.kind == "current" else f"{key.kind}:{key.index}"
-        if name not in kept or excess_of(found.check, key) > excess_of(found.check, kept[name]):
-            kept[name] = key
-    return list(kept.values())
 
 
 def _energy_bounds(columns: Columns, found: Dispatch) -> tuple[float, float]:

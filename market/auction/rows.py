@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from grid.feeder import Floats
+from grid.feeder import Feeder, Floats
 from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
@@ -65,6 +65,17 @@ def limits_near(check: LimitCheck, margin_pu: float) -> list[LimitKey]:
     for kind, excess in kinds:
         near.extend(LimitKey(kind, int(index)) for index in np.flatnonzero(excess > -margin_pu))
     return near
+
+
+def one_end_each(feeder: Feeder, check: LimitCheck, keys: Iterable[LimitKey]) -> list[LimitKey]:
+    """The same limits, of a branch only the end that carries more: both ends are one limit twice."""
+    kept: dict[tuple[str, str], LimitKey] = {}
+    for key in sorted(keys):
+        name = str(feeder.branch[key.index]) if key.kind == "current" else str(key.index)
+        rival = kept.get((key.kind, name))
+        if rival is None or excess_of(check, key) > excess_of(check, rival):
+            kept[key.kind, name] = key
+    return list(kept.values())
 
 
 def tangents(
