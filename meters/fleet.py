@@ -181,9 +181,10 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Comfort:
-    """What the day was for the households, besides money."""
+    """What the day was for the households, besides money; ``battery_wh`` is what batteries hold at its end."""
 
     pv_curtailed_wh: int
+    battery_wh: int
     ev_departures: int
     ev_unmet: int
     ev_unmet_wh: int
@@ -198,6 +199,7 @@ def comfort(config: FleetConfig) -> Comfort:
         outbox.close()
     return Comfort(
         pv_curtailed_wh=round(sum(state.pv_curtailed_wh for state in states)),
+        battery_wh=round(sum(state.battery_wh for state in states)),
         ev_departures=sum(state.ev_departures for state in states),
         ev_unmet=sum(state.ev_unmet for state in states),
         ev_unmet_wh=round(sum(state.ev_unmet_wh for state in states)),

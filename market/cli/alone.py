@@ -14,11 +14,15 @@ HOURS = INTERVAL_S / 3600
 
 @dataclass(frozen=True)
 class Alone:
-    """Sums over households and intervals, Wh. ``pv_available_wh`` is what the sun gave, curtailed or not."""
+    """Sums over households and intervals, Wh.
+
+    ``pv_available_wh`` is what the sun gave, curtailed or not, ``battery_wh`` what batteries held all the time.
+    """
 
     import_wh: int
     export_wh: int
     pv_available_wh: float
+    battery_wh: float
 
     @property
     def consumption_wh(self) -> float:
@@ -29,10 +33,11 @@ class Alone:
 def alone(homes: Sequence[Household], first_interval_start: int, intervals: int) -> Alone:
     """PV feeds in, vehicles charge when they come home, batteries rest: nobody tells them a price."""
     import_wh = export_wh = 0
-    pv_available_wh = 0.0
+    pv_available_wh = battery_wh = 0.0
     for home in homes:
         state = first_state(home, first_interval_start)
         first = state
+        battery_wh += state.battery_wh
         for index in range(intervals):
             if home.pv is not None:
                 modules_w = home.modules_w.mean(first_interval_start + index * INTERVAL_S, INTERVAL_S)
@@ -40,4 +45,4 @@ def alone(homes: Sequence[Household], first_interval_start: int, intervals: int)
             state = live(home, state, None, INTERVAL_S)
         import_wh += state.import_wh - first.import_wh
         export_wh += state.export_wh - first.export_wh
-    return Alone(import_wh, export_wh, pv_available_wh)
+    return Alone(import_wh, export_wh, pv_available_wh, battery_wh)

@@ -17,6 +17,7 @@ from importlib.metadata import version
 import click
 
 from grid.errors import InputError, PeergridError
+from market.cli.messages import say
 
 COMMANDS = {
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
@@ -51,11 +52,6 @@ class LazyGroup(click.Group):
 def cli(context: click.Context, debug: bool) -> None:
     """A peer-to-peer energy market on a real distribution feeder."""
     context.obj = debug
-
-
-def say(line: str) -> None:
-    """One message to the user, on standard error."""
-    click.echo(f"peergrid: {line}", err=True)
 
 
 def wants_traceback(arguments: Sequence[str]) -> bool:

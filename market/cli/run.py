@@ -35,6 +35,11 @@ class Stopwatch:
     """Real seconds by stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    def total_s(self) -> float:
+        """Since the stopwatch was made."""
+        return time.perf_counter() - self.started
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

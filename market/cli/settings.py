@@ -80,6 +80,14 @@ class Settings(_Part):
         return int(dt.datetime.combine(self.date, dt.time(), dt.UTC).timestamp())
 
 
+def date_from(text: str) -> dt.date | str:
+    """A date as TOML has it; what is none stays what it is, for the model to refuse."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return text
+
+
 def slug(name: str) -> str:
     """A feeder's name as it stands in topics: lower case, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-")

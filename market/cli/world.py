@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from eth_hash.auto import keccak
@@ -41,6 +42,12 @@ class World:
     market: Signer
     deployer: Signer
     settler: Signer
+
+    @cached_property
+    def bus_of(self) -> dict[str, int]:
+        """The bus of every element of the feeder."""
+        feeder = self.feeder
+        return dict(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
 
 
 def build_world(settings: Settings, base: Path | None) -> World:

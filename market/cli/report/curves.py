@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from market.cli.report.plot import Plot, Size, decimals_of, ticks
 
 CT = 1 / 10_000
+URGENT_ABOVE = 1.6  # of the import price: bids above are not drawn to scale
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Curves:
-    """One interval's orders and result. Prices are µEUR/kWh; ``low`` to ``high`` are its bus prices."""
+    """One interval's orders and result. Prices are µEUR/kWh; ``low`` to ``high`` are its bus prices.
+
+    Bids are net of the local fee, and so is ``import_price``: all prices are those at a bus.
+    """
 
     demand: Sequence[Step]
     supply: Sequence[Step]
@@ -31,6 +35,37 @@ class Curves:
     high: int
     import_price: int
     export_price: int
+
+
+def price_interval(curves: Curves) -> tuple[int, int]:
+    """All prices that would balance the interval if the feeder had neither limits nor losses.
+
+    The retailer is on both sides of it: it sells at ``import_price`` and buys at ``export_price``, without
+    end.
+    """
+
+    def excess(price: float) -> tuple[int, int]:
+        """Least and most demand left over at ``price``, Wh; an order at its limit may go either way."""
+        least = most = 0
+        for step in curves.demand:
+            if step.price is None or step.price > price:
+                least, most = least + step.energy_wh, most + step.energy_wh
+            elif step.price == price:
+                most += step.energy_wh
+        for step in curves.supply:
+            if step.price is None or step.price < price:
+                least, most = least - step.energy_wh, most - step.energy_wh
+            elif step.price == price:
+                least -= step.energy_wh
+        return least, most
+
+    low, high = curves.export_price, curves.import_price
+    limits = {step.price for step in (*curves.demand, *curves.supply) if step.price is not None}
+    inside = sorted({low, high} | {price for price in limits if low < price < high})
+    balancing = [price for price in inside if excess(price)[0] <= 0 <= excess(price)[1]]
+    if balancing:
+        return balancing[0], balancing[-1]
+    return (high, high) if excess(high)[0] > 0 else (low, low)
 
 
 def _stairs(steps: Sequence[Step], *, falling: bool, free: float) -> list[tuple[float, float]]:
@@ -49,13 +84,20 @@ def _stairs(steps: Sequence[Step], *, falling: bool, free: float) -> list[tuple[
 
 
 def curve_figure(size: Size, curves: Curves) -> str:
-    """Demand falls, supply rises; the retailer stands ready at its two tariffs beyond what the feeder has."""
-    limits = [step.price for step in (*curves.demand, *curves.supply) if step.price is not None]
-    shown = [*limits, curves.low, curves.high, curves.import_price, curves.export_price]
-    low, high = min(shown) * CT, max(shown) * CT
-    margin = 0.12 * (high - low) + 0.5
-    bottom, top = low - margin, high + margin
-    widest = max(sum(step.energy_wh for step in steps) for steps in (curves.demand, curves.supply)) / 1000
+    """Demand falls, supply rises; what is firm or urgent comes first and lies beyond the top."""
+    highest_ask = max((step.price for step in curves.supply if step.price is not None), default=0)
+    lowest = min(
+        (step.price for step in (*curves.supply, *curves.demand) if step.price is not None), default=0
+    )
+    high = (
+        max(curves.import_price * URGENT_ABOVE, curves.high, min(highest_ask, curves.import_price * 2)) * CT
+    )
+    low = min(0, lowest, curves.low, curves.export_price) * CT
+    margin = 0.08 * (high - low) + 0.1
+    bottom, top = low - margin, high
+    demand = _stairs(curves.demand, falling=True, free=2 * top)
+    supply = _stairs(curves.supply, falling=False, free=2 * bottom)
+    widest = max([points[-1][0] for points in (demand, supply) if points], default=0.0)
     plot = Plot(
         size,
         (0, max(widest * 1.04, 0.1)),
@@ -72,15 +114,11 @@ def curve_figure(size: Size, curves: Curves) -> str:
     )
     plot.level(curves.import_price * CT, "tariff", "retailer sells")
     plot.level(curves.export_price * CT, "tariff", "retailer buys")
-    for steps, falling, free, css in (
-        (curves.demand, True, top + margin, "demand"),
-        (curves.supply, False, bottom - margin, "supply"),
-    ):
-        points = _stairs(steps, falling=falling, free=free)
-        if points:
-            # The last step falls to the axis: beyond it there is nothing more to sell or to buy.
-            plot.line([*points, (points[-1][0], bottom - margin if falling else top + margin)], css)
-    plot.level(curves.mean * CT, "mean")
+    # The last step goes on to the edge: beyond it there is nothing more to buy or to sell.
+    if demand:
+        plot.line([*demand, (demand[-1][0], 2 * bottom)], "demand")
+    if supply:
+        plot.line([*supply, (supply[-1][0], 2 * top)], "supply")
     for energy_wh, css, name in (
         (curves.demand_wh, "dot demand", "taken"),
         (curves.supply_wh, "dot supply", "delivered"),

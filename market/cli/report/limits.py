@@ -55,10 +55,17 @@ def voltage_figure(
     interval_hours: float,
     with_network: Sequence[tuple[float, float] | None],
     without_network: Sequence[tuple[float, float] | None],
+    delivered: Sequence[tuple[float, float] | None],
     limits_pu: tuple[float, float],
 ) -> str:
     """Lowest and highest bus voltage, pu."""
-    known = [value for series in (with_network, without_network) for pair in series if pair for value in pair]
+    known = [
+        value
+        for series in (with_network, without_network, delivered)
+        for pair in series
+        if pair
+        for value in pair
+    ]
     low = min([*known, limits_pu[0]])
     high = max([*known, limits_pu[1]])
     margin = 0.08 * (high - low)
@@ -75,7 +82,7 @@ def voltage_figure(
     plot.box(0, count * interval_hours, low - margin, limits_pu[0], "beyond")
     for value in limits_pu:
         plot.level(value, "limit", "limit", at_right=False)
-    for series, css in ((without_network, "without"), (with_network, "with")):
+    for series, css in ((without_network, "without"), (delivered, "delivered"), (with_network, "with")):
         for side in (0, 1):
             _line(plot, [pair[side] if pair else None for pair in series], interval_hours, css)
     return plot.svg()

@@ -9,6 +9,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from market.cli.numbers import Group
+
 
 @dataclass(frozen=True)
 class Card:
@@ -38,18 +40,6 @@ class Figure:
     legend: Sequence[Key]
     wide: str
     narrow: str
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Group:
-    title: str
-    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,379 @@
+"""The numbers of a day: pure functions from what the store tells to one frozen model.
+
+Everything but ``elapsed`` is the same for the same settings, to the last unit. Energies are Wh, prices
+µEUR/kWh, ledger money nEUR, chain money µEUR, shares between 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from market.accounts.ledger import MARKET_ACCOUNTS, NEUR_PER_UEUR, ROUNDING, Kind, household
+from market.accounts.tariff import retail_neur
+from market.cli.alone import Alone
+from market.cli.chain import MarketChain
+from market.cli.day import Day, DayInterval
+from market.cli.physics import local_wh
+from market.cli.settings import Settings
+from meters.fleet import Comfort
+
+SHARE_DECIMALS = 4
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Run(_Part):
+    name: str
+    feeder: str
+    date: str
+    seed: int
+    households: int
+    intervals: int
+    cleared: int
+    suspended: int
+
+
+class Energy(_Part):
+    """Traded, imported, exported and lost are of the schedule as cleared, the rest is what happened.
+
+    ``consumption_wh`` includes what batteries lose, ``from_batteries_wh`` is by how much they hold less at the
+    end than at the beginning, ``imbalance_wh`` is Σ |metered − awarded| over all households.
+    """
+
+    traded_locally_wh: int
+    imported_wh: int
+    exported_wh: int
+    losses_wh: int
+    consumption_wh: int
+    solar_wh: int
+    solar_curtailed_wh: int
+    from_batteries_wh: int
+    imbalance_wh: int
+
+
+class Prices(_Part):
+    """The lowest and the highest bus price (DLMP) of the day; None where nothing was cleared."""
+
+    low: int | None
+    high: int | None
+
+
+class SelfSufficiency(_Part):
+    """The share of consumption that needed no energy from the retailer.
+
+    With the market that is what the feeder as a whole did not import; without it, what each household
+    did not draw from the grid when it acts for itself.
+    """
+
+    with_market: float
+    without_market: float
+
+
+class Savings(_Part):
+    """What the households paid less than the retail tariffs would have cost for the same metered energy.
+
+    ``network_fees_neur`` is what locally bought energy did not pay of the retail tariff's fees,
+    ``energy_neur`` the rest. ``households_worse_off`` paid more than at the retail tariffs.
+    """
+
+    total_neur: int
+    energy_neur: int
+    network_fees_neur: int
+    households_worse_off: int
+
+
+class Limit(_Part):
+    """A limit that bound in ``intervals`` of them, and its highest shadow price."""
+
+    element: str
+    kind: str
+    intervals: int
+    shadow_price_max_eur_per_mwh: float
+
+
+class Violations(_Part):
+    """Limits broken by more than the tolerance, in how many intervals, and the extremes of the day.
+
+    ``unsolvable`` counts intervals whose AC power flow has no solution at all.
+    """
+
+    count: int
+    intervals: int
+    unsolvable: int
+    loading_max_percent: float | None
+    v_min_pu: float | None
+    v_max_pu: float | None
+
+
+class Network(_Part):
+    """``schedule`` is what was cleared, ``metered`` what flowed, ``ignored`` the books without limits."""
+
+    intervals_bound: int
+    limits: tuple[Limit, ...]
+    schedule: Violations
+    metered: Violations
+    ignored: Violations
+
+
+class Vehicles(_Part):
+    """Departures, how many of them with less than was needed, and how much less."""
+
+    departures: int
+    short: int
+    short_wh: int
+
+
+class Messages(_Part):
+    """What meters sent and the market accepted, each of it covered by a receipt, and what it answered."""
+
+    orders: int
+    readings: int
+    receipts: int
+    awards: int
+
+
+class Chain(_Part):
+    """Settlement on the chain; ``setup_*`` is contracts, registration and deposits."""
+
+    batches: int
+    transfers: int
+    gas: int
+    setup_transactions: int
+    setup_gas: int
+    deposits_ueur: int
+    total_supply_ueur: int
+    balances_equal_ledger: bool
+
+
+class Elapsed(_Part):
+    """What depends on the machine: seconds by stage, and messages as they happened to be sent."""
+
+    total_s: float
+    stages_s: dict[str, float]
+    broker: str
+    messages_in: int
+    receipts: int
+
+
+class Summary(_Part):
+    run: Run
+    energy: Energy
+    prices: Prices
+    self_sufficiency: SelfSufficiency
+    savings: Savings
+    network: Network
+    vehicles: Vehicles
+    accounts_neur: dict[str, int]
+    messages: Messages
+    chain: Chain
+    elapsed: Elapsed
+
+
+def summarise(
+    settings: Settings,
+    day: Day,
+    alone: Alone,
+    comfort: Comfort,
+    chain: Chain,
+    elapsed: Elapsed,
+) -> Summary:
+    """All numbers of one finished day."""
+    cleared = sum(interval.record.status == "cleared" for interval in day.intervals)
+    energy = _energy(day, alone, comfort)
+    readings, orders = day.messages["readings"], day.messages["orders"]
+    return Summary(
+        run=Run(
+            name=settings.name,
+            feeder=settings.feeder,
+            date=settings.date.isoformat(),
+            seed=settings.seed,
+            households=len(day.accounts) - len(MARKET_ACCOUNTS),
+            intervals=len(day.intervals),
+            cleared=cleared,
+            suspended=len(day.intervals) - cleared,
+        ),
+        energy=energy,
+        prices=_prices(day),
+        self_sufficiency=SelfSufficiency(
+            with_market=_share_kept(energy.imported_wh, energy.consumption_wh),
+            without_market=_share_kept(alone.import_wh, alone.consumption_wh),
+        ),
+        savings=_savings(day),
+        network=_network(day),
+        vehicles=Vehicles(
+            departures=comfort.ev_departures, short=comfort.ev_unmet, short_wh=comfort.ev_unmet_wh
+        ),
+        accounts_neur=_accounts(day),
+        messages=Messages(
+            orders=orders, readings=readings, receipts=orders + readings, awards=day.messages["awards"]
+        ),
+        chain=chain,
+        elapsed=elapsed,
+    )
+
+
+def _share_kept(import_wh: float, consumption_wh: float) -> float:
+    """The share of consumption that was not imported; without consumption there is nothing to import."""
+    if consumption_wh <= 0:
+        return 1.0
+    return round(max(0.0, 1 - import_wh / consumption_wh), SHARE_DECIMALS)
+
+
+def metered_net_wh(interval: DayInterval) -> dict[str, int]:
+    """Metered net energy into the grid by meter, where the registers tell it."""
+    return {meter: energy.net_wh for meter, energy in interval.metered.items() if energy is not None}
+
+
+def imbalance_wh(interval: DayInterval) -> int:
+    """Energy that flowed otherwise than awarded, summed over the households regardless of direction."""
+    return sum(
+        abs(posting.energy_wh)
+        for posting in interval.postings
+        if posting.kind == Kind.IMBALANCE and posting.account not in MARKET_ACCOUNTS
+    )
+
+
+def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
+    metered = [energy for interval in day.intervals for energy in interval.metered.values() if energy]
+    solar_wh = round(alone.pv_available_wh) - comfort.pv_curtailed_wh
+    from_batteries_wh = round(alone.battery_wh) - comfort.battery_wh
+    drawn_wh = sum(energy.import_wh for energy in metered)
+    fed_in_wh = sum(energy.export_wh for energy in metered)
+    records = [interval.record for interval in day.intervals]
+    return Energy(
+        traded_locally_wh=sum(local_wh(record) for record in records),
+        imported_wh=sum(record.import_wh for record in records),
+        exported_wh=sum(record.export_wh for record in records),
+        losses_wh=sum(record.losses_wh for record in records),
+        consumption_wh=drawn_wh + solar_wh + from_batteries_wh - fed_in_wh,
+        solar_wh=solar_wh,
+        solar_curtailed_wh=comfort.pv_curtailed_wh,
+        from_batteries_wh=from_batteries_wh,
+        imbalance_wh=sum(imbalance_wh(interval) for interval in day.intervals),
+    )
+
+
+def consumption_by_price(interval: DayInterval, bus_of: Mapping[str, int]) -> Iterable[tuple[int, int]]:
+    """Scheduled consumption (Wh) with the price of its bus; ``bus_of`` is by connection point."""
+    price = {node.bus: node.price for node in interval.record.prices}
+    orders = {order.id: order for order in interval.book.orders}
+    for firm in interval.book.firm or ():
+        if firm.p_w < 0:
+            yield price[bus_of[firm.connection_point]], round(-firm.p_w * interval.book.interval.hours)
+    for fill in interval.record.fills:
+        order = orders[fill.order_id]
+        if order.side == "bid":
+            yield price[bus_of[order.connection_point]], fill.energy_wh
+
+
+def _prices(day: Day) -> Prices:
+    known = [node.price for interval in day.intervals for node in interval.record.prices]
+    if not known:
+        return Prices(low=None, high=None)
+    return Prices(low=min(known), high=max(known))
+
+
+def _savings(day: Day) -> Savings:
+    actual: defaultdict[str, int] = defaultdict(int)
+    retail: defaultdict[str, int] = defaultdict(int)
+    fees_neur = 0
+    for interval in day.intervals:
+        for posting in interval.postings:
+            actual[posting.account] += posting.amount_neur
+        for meter, net_wh in metered_net_wh(interval).items():
+            retail[household(meter)] += retail_neur(interval.tariff, net_wh)
+        fees_neur += local_wh(interval.record) * (interval.tariff.import_fees - interval.tariff.local_fee)
+    saved = {account: actual[account] - cost for account, cost in retail.items()}
+    total = sum(saved.values())
+    return Savings(
+        total_neur=total,
+        energy_neur=total - fees_neur,
+        network_fees_neur=fees_neur,
+        households_worse_off=sum(amount < 0 for amount in saved.values()),
+    )
+
+
+def _network(day: Day) -> Network:
+    bound: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for interval in day.intervals:
+        found: dict[tuple[str, str], float] = {}
+        for limit in interval.record.binding:
+            name = (limit.element, str(limit.kind))
+            found[name] = max(found.get(name, 0.0), limit.shadow_price_eur_per_mwh)
+        for key, price in found.items():
+            bound[key].append(price)
+    ordered = sorted(bound.items(), key=lambda item: (-len(item[1]), item[0]))
+    return Network(
+        intervals_bound=sum(bool(interval.record.binding) for interval in day.intervals),
+        limits=tuple(
+            Limit(element=element, kind=kind, intervals=len(prices), shadow_price_max_eur_per_mwh=max(prices))
+            for (element, kind), prices in ordered
+        ),
+        schedule=_violations([interval.record.ac.model_dump() for interval in day.intervals]),
+        metered=_violations([interval.delivered for interval in day.intervals]),
+        ignored=_violations([interval.without_network.get("ac", {}) for interval in day.intervals]),
+    )
+
+
+def _violations(checks: Sequence[Mapping[str, Any]]) -> Violations:
+    """From the AC checks of all intervals; one without voltages found no solution."""
+    solved = [check for check in checks if check.get("v_min_pu") is not None]
+    counts = [int(check["violations"]) for check in solved]
+    return Violations(
+        count=sum(counts),
+        intervals=sum(count > 0 for count in counts),
+        unsolvable=len(checks) - len(solved),
+        loading_max_percent=max((check["loading_max_percent"] for check in solved), default=None),
+        v_min_pu=min((check["v_min_pu"] for check in solved), default=None),
+        v_max_pu=max((check["v_max_pu"] for check in solved), default=None),
+    )
+
+
+def _accounts(day: Day) -> dict[str, int]:
+    """What the day left in the market's accounts and with all households together, nEUR; they sum to zero."""
+    totals = {"households": 0}
+    for state in day.accounts:
+        key = state.account if state.account in MARKET_ACCOUNTS else "households"
+        totals[key] = totals.get(key, 0) + state.ledger_neur
+    return totals
+
+
+def chain_summary(day: Day, opened: MarketChain) -> Chain:
+    """What the chain has of the day, read from the chain, and whether it is what the ledger says."""
+    contracts = opened.contracts
+    expected = ledger_on_chain_ueur(day)
+    escrow = contracts.deployment.escrow
+    moved = [transfer for transfer in contracts.transfers() if escrow in (transfer.sender, transfer.receiver)]
+    supply = contracts.total_supply()
+    deposits = sum(state.deposit_ueur for state in day.accounts)
+    return Chain(
+        batches=len(day.gas),
+        transfers=len(moved),
+        gas=sum(day.gas),
+        setup_transactions=opened.setup_transactions,
+        setup_gas=opened.setup_gas,
+        deposits_ueur=deposits,
+        total_supply_ueur=supply,
+        balances_equal_ledger=supply == deposits and contracts.balances(expected) == expected,
+    )
+
+
+def ledger_on_chain_ueur(day: Day) -> dict[str, int]:
+    """What each holder must have on the chain, µEUR: the deposit and the floor of the ledger's balance.
+
+    The rounding account holds what the floors leave over.
+    """
+    expected = {
+        state.address: state.deposit_ueur + state.ledger_neur // NEUR_PER_UEUR for state in day.accounts
+    }
+    rounding = next(state for state in day.accounts if state.account == ROUNDING)
+    total = sum(state.deposit_ueur for state in day.accounts)
+    others = sum(amount for address, amount in expected.items() if address != rounding.address)
+    expected[rounding.address] = total - others
+    return expected
