@@ -227,10 +227,10 @@ class Session:
 
     def send(self, message: Message) -> bool:
         """Publish without waiting for the broker; False when it cannot be handed over now."""
-        return self.connected.is_set() and self._hand_over(message, None)
+        return self._hand_over(message, None)
 
     def _hand_over(self, message: Message, confirmation: _Confirmation | None) -> bool:
-        if self._paho is None or len(self._unconfirmed) >= _UNCONFIRMED_MAX:
+        if self._paho is None or not self.connected.is_set() or len(self._unconfirmed) >= _UNCONFIRMED_MAX:
             return False
         info = self._paho.publish(message.topic, message.payload, QOS, message.retain)
         if info.rc != 0:
@@ -252,7 +252,6 @@ class Session:
                 client = self._new_client()
                 async with client:
                     await self._subscribe(client)
-                    self._paho = client._client
                     self.connected.set()
                     backoff_s = _BACKOFF_MIN_S
                     if self._on_connect is not None:
@@ -299,7 +298,8 @@ class Session:
         )
         self.connections += 1
         connection = self.connections
-        paho = client._client
+        # Known from here on: a kept session's messages come, and are acknowledged, before the SUBACK.
+        self._paho = paho = client._client
         paho.manual_ack_set(True)
         announce = paho.on_connect
 

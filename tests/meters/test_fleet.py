@@ -134,31 +134,29 @@ async def test_nothing_is_lost_when_the_broker_is_killed(program: str, calm: See
     seen, port = Seen(), free_port()
     config = config_for(port, tmp_path)
     meters = [agent.meter for agent in agents_of(config)]
-    chance, day_is_over, up = random.Random(5), asyncio.Event(), asyncio.Event()
-    kills = 0
+    chance, pids = random.Random(5), asyncio.Queue[int]()
 
-    async def keep_killing() -> None:
-        nonlocal kills
-        while not day_is_over.is_set():
+    async def keep_alive() -> None:
+        while True:
             async with Broker(program, port=port) as broker:
-                up.set()
-                try:
-                    await asyncio.wait_for(day_is_over.wait(), chance.uniform(1.5, 3) if kills < 4 else None)
-                except TimeoutError:
-                    os.kill(broker.pid, signal.SIGKILL)
-                    kills += 1
+                pids.put_nowait(broker.pid)
+                await broker.ended()
 
-    killing = asyncio.create_task(keep_killing())
-    await up.wait()
+    async def kill_soon() -> None:
+        pid = await pids.get()
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        os.kill(pid, signal.SIGKILL)
+
+    keeping = asyncio.create_task(keep_alive())
     async with ScriptedMarket(HOST, port, seen) as market, running(config, tmp_path) as child:
         for wave in range(WAVES):
+            killing = asyncio.create_task(kill_soon() if wave % 2 else asyncio.sleep(0))
             await market.wave(START + wave * SECONDS, meters)
-            await asyncio.sleep(0.3)
+            await killing
         await finish(market, meters)
         assert child.status is None
-    day_is_over.set()
-    await killing
-    assert kills >= 2
+    keeping.cancel()
+    await asyncio.wait({keeping})
     assert_same_story(seen, calm)
 
 

@@ -30,8 +30,9 @@ async def collect(inbox: Inbox, count: int, *, done: bool = True) -> list[Incomi
     return found
 
 
-def cut(session: Session) -> None:
+async def cut(session: Session) -> None:
     """Break the connection as a network does: no farewell."""
+    await session.connected.wait()
     assert session._paho is not None
     session._paho.socket().shutdown(2)
 
@@ -89,12 +90,27 @@ async def test_an_acknowledgement_never_meets_another_connections_message(broker
     ):
         await writer.publish(Message("a", b"before"))
         old = await collect(inbox, 1, done=False)
-        cut(reader)
+        await cut(reader)
         new = await collect(inbox, 1, done=False)
         assert [incoming.payload for incoming in new] == [b"before"]
         Inbox.done(old)  # belongs to the ended connection: must not acknowledge the new one's
-        cut(reader)
+        await cut(reader)
         assert [incoming.payload for incoming in await collect(inbox, 1)] == [b"before"]
+
+
+async def test_what_comes_before_the_subscription_is_confirmed_is_acknowledged_too(broker: Broker) -> None:
+    keep = {"clean_start": False, "expiry_s": 3600}
+    async with Session(broker.host, broker.port, "writer", Inbox()) as writer:
+        async with Session(broker.host, broker.port, "reader", Inbox(), subscriptions=["a"], **keep):
+            pass
+        await writer.publish(*(Message("a", b"%d" % number) for number in range(50)))
+        inbox = Inbox()
+        inbox.put = lambda incoming: Inbox.done([incoming])  # at once, wherever the session stands
+        async with Session(broker.host, broker.port, "reader", inbox, subscriptions=["a"], **keep) as reader:
+            await reader.publish(Message("elsewhere", b""))
+        later = Inbox()
+        async with Session(broker.host, broker.port, "reader", later, subscriptions=["a"], **keep):
+            assert await later.batch(timeout_s=0.3) == []
 
 
 @pytest.mark.needs("mosquitto")
@@ -119,7 +135,7 @@ async def test_a_lost_connection_comes_back_with_its_subscriptions(broker: Broke
         ) as reader,
         Session(broker.host, broker.port, "writer", Inbox()) as writer,
     ):
-        cut(reader)
+        await cut(reader)
         while len(connects) < 2:
             await asyncio.sleep(0.02)
         await writer.publish(Message("a", b"x"))
@@ -167,7 +183,7 @@ async def test_the_last_will_is_told_when_the_connection_breaks(broker: Broker) 
         Session(broker.host, broker.port, "reader", inbox, subscriptions=["status/+"]),
         Session(broker.host, broker.port, "mortal", Inbox(), will=will) as mortal,
     ):
-        cut(mortal)
+        await cut(mortal)
         assert [incoming.payload for incoming in await collect(inbox, 1)] == [b"gone"]
 
 
