@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from grid.errors import InputError, Problem
-from grid.feeder import Feeder, Floats, Ints
+from grid.feeder import Bools, Feeder, Floats, Ints
 from grid.limits import NetworkLimits, network_limits
 from grid.powerflow import PowerFlow
 from market.auction.book import Book
@@ -131,37 +131,89 @@ def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
     if (limits.v_min_pu >= limits.v_max_pu).any():
         given = book.limits.v_min_pu if book.limits.v_min_pu is not None else book.limits.v_max_pu
         problems.append(Problem(source, "limits", given, "leaves no voltage band at some bus"))
-    fee = book.tariff.local_fee
-    keys = []
-    for index, order in enumerate(book.orders):
-        node = feeder.node_of(order.connection_point)
+    nodes = [feeder.node_of(order.connection_point) for order in book.orders]
+    for index, (order, node) in enumerate(zip(book.orders, nodes, strict=True)):
         if node is None:
             problems.append(_unknown_point(source, f"orders[{index}]", order.connection_point, feeder))
-            continue
-        bid = order.side == "bid"
-        keys.append((node, order.tan_phi, bid, order.limit_price - (fee if bid else 0)))
     if problems:
         raise InputError(problems)
-    groups = {key: index for index, key in enumerate(sorted(set(keys)))}
-    points = {key: index for index, key in enumerate(sorted({key[:2] for key in groups}))}
-    order_group = np.array([groups[key] for key in keys], dtype=np.int64)
-    order_wh = np.array([order.energy_wh for order in book.orders], dtype=np.int64)
-    group_wh = np.zeros(len(groups), dtype=np.int64)
-    np.add.at(group_wh, order_group, order_wh)
-    return Columns(
-        flow=flow,
-        limits=limits,
+    fee = book.tariff.local_fee
+    return arrange(
+        flow,
+        limits,
         hours=book.interval.hours,
         firm_p_w=firm_p_w,
         firm_q_var=firm_q_var,
         import_price=book.tariff.import_price - fee,
         export_price=book.tariff.export_price,
-        point_node=np.array([node for node, _ in points], dtype=np.int64),
-        point_tan_phi=np.array([tan_phi for _, tan_phi in points], dtype=np.float64),
-        group_point=np.array([points[key[:2]] for key in groups], dtype=np.int64),
-        group_sign=np.array([-1 if key[2] else 1 for key in groups], dtype=np.int64),
-        group_price=np.array([key[3] for key in groups], dtype=np.int64),
-        group_wh=group_wh,
-        order_group=order_group,
-        order_wh=order_wh,
+        node=np.array(nodes, dtype=np.int64),
+        tan_phi=np.array([order.tan_phi for order in book.orders], dtype=np.float64),
+        sign=np.array([1 if order.side == "ask" else -1 for order in book.orders], dtype=np.int64),
+        price=np.array(
+            [order.limit_price - (fee if order.side == "bid" else 0) for order in book.orders],
+            dtype=np.int64,
+        ),
+        wh=np.array([order.energy_wh for order in book.orders], dtype=np.int64),
     )
+
+
+def arrange(
+    flow: PowerFlow,
+    limits: NetworkLimits,
+    *,
+    hours: float,
+    firm_p_w: Floats,
+    firm_q_var: Floats,
+    import_price: int,
+    export_price: int,
+    node: Ints,
+    tan_phi: Floats,
+    sign: Ints,
+    price: Ints,
+    wh: Ints,
+) -> Columns:
+    """The columns of orders given as arrays [o]; prices net of fees.  Points and groups come sorted."""
+    phis, phi = np.unique(tan_phi, return_inverse=True)
+    code = node * len(phis) + phi
+    present = np.zeros(flow.feeder.node_count * max(len(phis), 1), dtype=bool)
+    present[code] = True
+    point_code = np.flatnonzero(present)
+    point = (np.cumsum(present) - 1)[code]
+    sorted_orders, starts = _ranked(point, sign, price)
+    first = np.flatnonzero(starts)
+    order_group = np.empty(len(sorted_orders), dtype=np.int64)
+    order_group[sorted_orders] = np.cumsum(starts) - 1
+    heads = sorted_orders[first]
+    return Columns(
+        flow=flow,
+        limits=limits,
+        hours=hours,
+        firm_p_w=firm_p_w,
+        firm_q_var=firm_q_var,
+        import_price=import_price,
+        export_price=export_price,
+        point_node=point_code // max(len(phis), 1),
+        point_tan_phi=phis[point_code % max(len(phis), 1)] if len(phis) else np.zeros(0),
+        group_point=point[heads],
+        group_sign=sign[heads],
+        group_price=price[heads],
+        group_wh=np.add.reduceat(wh[sorted_orders], first) if len(first) else np.zeros(0, dtype=np.int64),
+        order_group=order_group,
+        order_wh=wh,
+    )
+
+
+def _ranked(point: Ints, sign: Ints, price: Ints) -> tuple[Ints, Bools]:
+    """Orders by point, side and price, and which of them begin a group."""
+    span = int(price.max(initial=0)) - int(price.min(initial=0)) + 1
+    starts = np.zeros(len(point), dtype=bool)
+    starts[:1] = True
+    if int(point.max(initial=0)) * 2 * span < 2**62:
+        key = (point * 2 + (sign > 0)) * span + (price - price.min(initial=0))
+        ranked = np.argsort(key)
+        starts[1:] = np.diff(key[ranked]) != 0
+    else:
+        ranked = np.lexsort((price, sign, point))
+        for values in (point, sign, price):
+            starts[1:] |= np.diff(values[ranked]) != 0
+    return ranked, starts
