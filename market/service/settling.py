@@ -6,6 +6,7 @@ Everything here works inside the market's database and can be done again after a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
@@ -13,6 +14,7 @@ from grid.errors import LedgerError
 from market.accounts.ledger import NEUR_PER_UEUR, ROUNDING, adjustment, combine
 from market.accounts.metering import BOUNDARY_TOLERANCE_S, Flag, Metered, metered_energy
 from market.accounts.settlement import Settlement, settle_cleared, settle_suspended
+from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.messages.models import Order
 from market.service import orderbook
@@ -26,6 +28,16 @@ _INTERPOLATION_INTERVALS = 4
 _PERIOD_S = {"hour": 3600, "day": 86400}
 
 Energies = dict[str, Metered | None]
+
+
+@dataclass(frozen=True)
+class _Cleared:
+    """A cleared (or suspended) interval as the store has it."""
+
+    start: int
+    book: Book
+    record: ClearingRecord
+    orders: Mapping[str, Order]
 
 
 class Settling:
@@ -50,11 +62,12 @@ class Settling:
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
             incomplete = intervals.incomplete_intervals(connection)
-        if state in ("CLEARED", "SUSPENDED"):
-            self._meter(start, now)
-            state = "METERED"
-        if state == "METERED":
-            self._post(start, now)
+            unsettled = state in ("CLEARED", "SUSPENDED", "METERED")
+            cleared = _cleared(connection, start) if unsettled else None
+        if cleared is not None:
+            if state != "METERED":
+                self._meter(cleared, now)
+            self._post(cleared, now)
         recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
         for earlier in incomplete:
             if earlier != start and (late or earlier >= recent):
@@ -117,27 +130,25 @@ class Settling:
 
     # One interval
 
-    def _meter(self, start: int, now: int) -> None:
+    def _meter(self, cleared: _Cleared, now: int) -> None:
         with self._store.reading() as connection:
-            energies = self._energies(connection, start)
-            clearing = intervals.clearing(connection, start)
-            orders = _orders(connection, start)
-        flows = orderbook.delivered(clearing.book, clearing.record, orders, self._members, energies)
+            energies = self._energies(connection, cleared.start)
+        flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
         delivered = self._physics.check(flows)
         with self._store.transaction() as tx:
-            intervals.add_metered(tx, start, 0, energies)
-            intervals.set_delivered(tx, start, delivered)
-            intervals.advance(tx, start, "METERED", now)
+            intervals.add_metered(tx, cleared.start, 0, energies)
+            intervals.set_delivered(tx, cleared.start, delivered)
+            intervals.advance(tx, cleared.start, "METERED", now)
 
-    def _post(self, start: int, now: int) -> None:
+    def _post(self, cleared: _Cleared, now: int) -> None:
         with self._store.reading() as connection:
-            energies = intervals.metered(connection, start)
-            settlement = self._settlement(connection, start, energies)
+            energies = intervals.metered(connection, cleared.start)
+        settlement = self._settlement(cleared, energies)
         with self._store.transaction() as tx:
-            money.add_postings(tx, start, 0, settlement.postings)
-            intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=0)
-            intervals.advance(tx, start, "SETTLED", now)
-            if self._is_due(start):
+            money.add_postings(tx, cleared.start, 0, settlement.postings)
+            intervals.set_settled(tx, cleared.start, incomplete=_incomplete(energies), revision=0)
+            intervals.advance(tx, cleared.start, "SETTLED", now)
+            if self._is_due(cleared.start):
                 money.make_batch(tx, now)
 
     def _adjust(self, start: int) -> None:
@@ -146,7 +157,7 @@ class Settling:
             energies = self._energies(connection, start)
             if energies == intervals.metered(connection, start):
                 return
-            settlement = self._settlement(connection, start, energies)
+            settlement = self._settlement(_cleared(connection, start), energies)
             change = adjustment(combine(money.postings(connection, start)), settlement.postings)
             revision = intervals.revision_of(connection, start) + 1
         with self._store.transaction() as tx:
@@ -159,23 +170,35 @@ class Settling:
         return (start + self._settings.seconds) % period_s == 0
 
     def _energies(self, connection: Connection, start: int) -> Energies:
-        end = start + self._settings.seconds
-        reach_s = _INTERPOLATION_INTERVALS * self._settings.seconds + BOUNDARY_TOLERANCE_S
-        registers = inputs.registers_between(connection, start - reach_s, end + reach_s)
-        return {
-            meter: metered_energy(registers.get(meter, ()), start, end) for meter in sorted(self._members)
+        """What every meter says of an interval; those further away are asked where near readings do not
+        tell.
+        """
+        seconds, meters = self._settings.seconds, sorted(self._members)
+        reach_s = BOUNDARY_TOLERANCE_S
+        near = [
+            inputs.registers_between(connection, boundary - reach_s, boundary + reach_s)
+            for boundary in (start, start + seconds)
+        ]
+        energies = {
+            meter: metered_energy([r for read in near for r in read.get(meter, ())], start, start + seconds)
+            for meter in meters
         }
+        if None in energies.values():
+            reach_s += _INTERPOLATION_INTERVALS * seconds
+            far = inputs.registers_between(connection, start - reach_s, start + seconds + reach_s)
+            for meter in meters:
+                if energies[meter] is None:
+                    energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)
+        return energies
 
-    def _settlement(self, connection: Connection, start: int, energies: Energies) -> Settlement:
-        clearing = intervals.clearing(connection, start)
-        orders = _orders(connection, start)
+    def _settlement(self, cleared: _Cleared, energies: Energies) -> Settlement:
         parts = orderbook.settlement_inputs(
-            clearing.book, clearing.record, orders, self._members, energies, self._physics.bus_of
+            cleared.book, cleared.record, cleared.orders, self._members, energies, self._physics.bus_of
         )
-        tariff = clearing.book.tariff
-        if clearing.record.status == "suspended":
+        tariff = cleared.book.tariff
+        if cleared.record.status == "suspended":
             return settle_suspended(parts.participants, parts.customers, tariff)
-        return settle_cleared(clearing.record, parts.participants, parts.outsiders, parts.customers, tariff)
+        return settle_cleared(cleared.record, parts.participants, parts.outsiders, parts.customers, tariff)
 
 
 def hold_awards(
@@ -191,6 +214,11 @@ def hold_awards(
     for meter, order in orders.items():
         steps = [step for _, step in taken.get(meter, [])]
         cover.set(meter, start, orderbook.award_worst_neur(order, steps, members[meter], settings.tariff))
+
+
+def _cleared(connection: Connection, start: int) -> _Cleared:
+    clearing = intervals.clearing(connection, start)
+    return _Cleared(start, clearing.book, clearing.record, _orders(connection, start))
 
 
 def _orders(connection: Connection, start: int) -> dict[str, Order]:
