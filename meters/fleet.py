@@ -181,7 +181,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Comfort:
-    """What the day was for the households, besides money; ``battery_wh`` is what batteries hold at its end."""
+    """What the day was for the households, besides money; ``battery_wh`` is in the batteries at its end."""
 
     pv_curtailed_wh: int
     battery_wh: int

@@ -16,7 +16,7 @@ HOURS = INTERVAL_S / 3600
 class Alone:
     """Sums over households and intervals, Wh.
 
-    ``pv_available_wh`` is what the sun gave, curtailed or not, ``battery_wh`` what batteries held all the time.
+    ``pv_available_wh`` is what the sun gave, curtailed or not, ``battery_wh`` what batteries hold throughout.
     """
 
     import_wh: int

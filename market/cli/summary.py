@@ -42,8 +42,8 @@ class Run(_Part):
 class Energy(_Part):
     """Traded, imported, exported and lost are of the schedule as cleared, the rest is what happened.
 
-    ``consumption_wh`` includes what batteries lose, ``from_batteries_wh`` is by how much they hold less at the
-    end than at the beginning, ``imbalance_wh`` is Σ |metered − awarded| over all households.
+    ``consumption_wh`` includes what batteries lose, ``from_batteries_wh`` is by how much they hold less at
+    the end than at the beginning, ``imbalance_wh`` is Σ |metered − awarded| over all households.
     """
 
     traded_locally_wh: int

@@ -199,8 +199,8 @@ def _curves(story: Story) -> Figure:
     return Figure(
         f"Supply and demand at {_clock(chosen.start)}",
         f"The interval in which neighbours traded most: {kwh(local_wh(chosen.record), 1)}. Without limits "
-        f"and losses {balanced} would have balanced it. Firm demand and urgent charging buy at any price and lie "
-        "beyond the top. Bids are shown net of the local fee.",
+        f"and losses {balanced} would have balanced it. Firm demand and urgent charging buy at any price "
+        "and lie beyond the top. Bids are shown net of the local fee.",
         [
             Key("demand stroke", "demand"),
             Key("supply stroke", "supply"),
