@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -38,22 +39,32 @@ def power_flow(feeder: Feeder) -> PowerFlow:
     return PowerFlow(feeder)
 
 
-def clear_book(book: Book, feeder: Feeder, *, network: bool = True, source: str = "book") -> ClearingRecord:
+def clear_book(
+    book: Book,
+    feeder: Feeder,
+    *,
+    network: bool = True,
+    out_of_time: Callable[[], bool] = lambda: False,
+    source: str = "book",
+) -> ClearingRecord:
     """Clears the book under the feeder's limits.
 
     With ``network`` False the limits are ignored (losses are not): what an auction that does not know
-    the feeder would do; ``ac.violations`` then counts what it breaks.  The record's status is
+    the feeder would do; ``ac.violations`` then counts what it breaks.  ``out_of_time`` is asked between
+    the rounds of the search; once true the best AC-feasible point so far is the result, and its
+    ``ac.stale_rows`` or mismatch say that it is not known to be optimal.  The record's status is
     ``suspended``, with the reason, where no AC-feasible point exists.  Raises :class:`InputError` for a
     book that does not fit the feeder and :class:`SolverError` where HiGHS fails.
     """
     columns = columns_of(book, power_flow(feeder), source)
     try:
-        found = dispatch(columns, network=network)
+        found = dispatch(columns, network=network, out_of_time=out_of_time)
         awards = whole_awards(columns, found, network=network)
     except PowerFlowError as error:
         return _suspended(book, columns, None, None, str(error))
     if network and awards.check.violations:
-        reason = f"no AC-feasible point: {_worst(columns, awards.check)} at the least violation"
+        search = "by the deadline" if out_of_time() else "at the least violation"
+        reason = f"no AC-feasible point: {_worst(columns, awards.check)} {search}"
         return _suspended(book, columns, found, awards, reason)
     return _cleared(book, columns, found, awards)
 

@@ -8,6 +8,7 @@ priced row is stale.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,8 +43,10 @@ NEAR_PU = 0.02
 class Dispatch:
     """Powers [g] in kW at an AC operating point, and how they were found.
 
-    ``binding`` are the limits that the optimum rests on. ``feasible`` says whether AC keeps every limit
-    (to 1e-6 pu), ``settled`` whether nothing is stale and the linear slack power agreed.
+    ``binding`` are the limits that the optimum rests on, ``feasible`` says whether AC keeps every limit
+    (to 1e-6 pu).  ``stale_rows`` counts tangents that carry a price and no longer hold at the operating
+    point, that of the slack power among them where it is off by 1 W (``mismatch_w``): with none left, the
+    optimum is settled.
     """
 
     kw: Floats
@@ -54,7 +57,10 @@ class Dispatch:
     iterations: int
     stale_rows: int
     feasible: bool
-    settled: bool
+
+    @property
+    def settled(self) -> bool:
+        return self.stale_rows == 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +90,14 @@ def _balance_at(columns: Columns, state: _State) -> _Balance:
     return _Balance(effect, state.point.slack_w / 1e3 - float(effect @ columns.point_injections(state.kw)))
 
 
-def dispatch(columns: Columns, *, network: bool = True) -> Dispatch:
+def _never() -> bool:
+    return False
+
+
+def dispatch(columns: Columns, *, network: bool = True, out_of_time: Callable[[], bool] = _never) -> Dispatch:
     """The welfare-maximising powers that AC power flow confirms.
+
+    Once ``out_of_time`` says so the best found is returned: AC-feasible but not settled, or not feasible.
 
     With ``network`` False no limit is looked at (losses still are): what the same book would do to an
     unprotected feeder.  Raises :class:`PowerFlowError` where even the book without trades has no power
@@ -105,15 +117,19 @@ def dispatch(columns: Columns, *, network: bool = True) -> Dispatch:
             break
         if abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
-            return Dispatch(
-                state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible, True
-            )
+            return Dispatch(state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible)
         balances.append(_balance_at(columns, state))
-    return _successive_programs(columns, state, balances, network)
+        if out_of_time():
+            return Dispatch(state.kw, state.point, state.check, (), mismatch_w, round_, 1, True)
+    return _successive_programs(columns, state, balances, network, out_of_time)
 
 
 def _successive_programs(
-    columns: Columns, state: _State, balances: list[_Balance], network: bool
+    columns: Columns,
+    state: _State,
+    balances: list[_Balance],
+    network: bool,
+    out_of_time: Callable[[], bool],
 ) -> Dispatch:
     """Successive linear programs from a state and the balances seen so far."""
     program = ClearingProgram(columns, balance_as_equation=columns.export_price < 0)
@@ -138,7 +154,6 @@ def _successive_programs(
         priced = {key for key, dual in solution.dual_of_limit.items() if dual > DUAL_MIN}
         stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
         tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
-        settled = not stale and abs(mismatch_w) < MISMATCH_W_MAX
         result = Dispatch(
             kw=state.kw,
             point=state.point,
@@ -146,14 +161,15 @@ def _successive_programs(
             binding=tuple(sorted(priced - stale | tight)),
             mismatch_w=mismatch_w,
             iterations=round_ + len(balances) - 1,
-            stale_rows=len(stale),
+            stale_rows=len(stale) + (abs(mismatch_w) >= MISMATCH_W_MAX),
             feasible=not violated,
-            settled=settled,
         )
-        if result.feasible and settled:
+        if result.feasible and result.settled:
             return result
         if best is None or _merit(columns, result) >= _merit(columns, best):
             best = result
+        if out_of_time():
+            return best
         balance = _balance_at(columns, state)
         program.add_balance(balance.effect, balance.fixed_kw)
         if not network:

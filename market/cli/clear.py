@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,20 @@ SUSPENDED_STATUS = 3
 @click.argument("book", type=click.Path(path_type=Path))
 @click.option("--feeder", "feeder_name", metavar="NAME", help="The feeder; wins over the book's own.")
 @click.option("--no-network", is_flag=True, help="Clear without the feeder's limits, for comparison.")
+@click.option(
+    "--deadline-ms",
+    type=click.IntRange(min=1),
+    help="Stop the search by then; what is not AC-feasible is suspended.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the clearing record as one JSON document.")
 @click.pass_context
 def command(
-    context: click.Context, book: Path, feeder_name: str | None, no_network: bool, as_json: bool
+    context: click.Context,
+    book: Path,
+    feeder_name: str | None,
+    no_network: bool,
+    deadline_ms: int | None,
+    as_json: bool,
 ) -> None:
     """Clear BOOK, a JSON file with the orders of one interval.
 
@@ -37,7 +49,15 @@ def command(
     name = feeder_name or orders.feeder
     if name is None:
         raise InputError.single(str(book), "feeder", None, "is missing: name one here or with --feeder")
-    record = clear_book(orders, open_feeder(name), network=not no_network)
+    feeder = open_feeder(name)
+    deadline = math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1e3
+    record = clear_book(
+        orders,
+        feeder,
+        network=not no_network,
+        out_of_time=lambda: time.monotonic() >= deadline,
+        source=str(book),
+    )
     if as_json:
         click.echo(json.dumps(record.json_document(), ensure_ascii=False))
     else:

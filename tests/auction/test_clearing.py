@@ -185,3 +185,14 @@ def test_import_below_export_tariff_is_refused() -> None:
             },
             "book",
         )
+
+
+def test_at_the_deadline_the_best_feasible_point_is_cleared_and_says_that_it_is_not_settled() -> None:
+    orders = random_orders(RURAL3, 1, 150, 20_000)
+    record = clear_book(book_of(orders, firm=[]), RURAL3, out_of_time=lambda: True)
+    assert record.status == "cleared" or "by the deadline" in (record.reason or "")
+    rounds = iter(range(1000))
+    patient = clear_book(book_of(orders, firm=[]), RURAL3, out_of_time=lambda: next(rounds) > 8)
+    assert patient.status == "cleared"
+    assert patient.ac.violations == 0
+    assert clear_book(book_of(orders, firm=[]), RURAL3).welfare_eur >= patient.welfare_eur - 1e-3
