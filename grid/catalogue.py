@@ -203,6 +203,26 @@ def open_feeder(name: str, base: Path | None = None) -> Feeder:
     return feeder_from_arrays(arrays)
 
 
+def open_net(name: str, base: Path | None = None) -> Any:
+    """The pandapower net behind a feeder's name, without profiles.
+
+    SimBench's, which take seconds to load, are kept as JSON in the user's cache folder.
+    """
+    import pandapower
+
+    resolved = resolve(name, base)
+    if not resolved.startswith("simbench:"):
+        return load_net(resolved)
+
+    def make() -> dict[str, npt.NDArray[Any]]:
+        net = load_net(resolved)
+        net.profiles = {}
+        return {"json": np.frombuffer(pandapower.to_json(net).encode(), dtype=np.uint8)}
+
+    with _quiet():
+        return pandapower.from_json_string(_cached("net", resolved, make)["json"].tobytes().decode())
+
+
 def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     import simbench
 

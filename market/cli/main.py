@@ -23,6 +23,7 @@ COMMANDS = {
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
+    "verify": ("market.cli.verify", "Check a clearing record against its book, by pandapower."),
 }
 
 

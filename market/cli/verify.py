@@ -1,0 +1,109 @@
+"""``peergrid verify``: one clearing record and its book in, what holds and what does not out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grid.errors import InputError
+
+if TYPE_CHECKING:
+    from market.auction.record import ClearingRecord
+    from market.verify.report import Check, Report
+
+FAILED_STATUS = 1
+
+
+@click.command("verify")
+@click.argument("record", type=click.Path(path_type=Path))
+@click.argument("book", type=click.Path(path_type=Path))
+@click.option("--feeder", "feeder_name", metavar="NAME", help="The feeder; wins over the book's own.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
+@click.pass_context
+def command(context: click.Context, record: Path, book: Path, feeder_name: str | None, as_json: bool) -> None:
+    """Check RECORD, a clearing record as `peergrid clear --json` prints it, against its BOOK.
+
+    Everything is recomputed from pandapower's power flow and Jacobian; no solver runs, and none of the
+    clearing's own code. Exit status 0 says that all holds, 1 that something does not.
+    """
+    from grid.catalogue import open_feeder, open_net
+    from market.auction.book import read_book
+    from market.verify.verify import verify
+
+    clearing = read_record(record)
+    orders = read_book(book)
+    name = feeder_name or orders.feeder or clearing.feeder
+    report = verify(clearing, orders, open_net(name), open_feeder(name).sha256)
+    if as_json:
+        click.echo(json.dumps(report.json_document(), ensure_ascii=False))
+    else:
+        show_report(report)
+    if not report.ok:
+        context.exit(FAILED_STATUS)
+
+
+def read_record(path: Path) -> ClearingRecord:
+    """The clearing record in a JSON file. Raises :class:`InputError` for what is none."""
+    from pydantic import ValidationError
+
+    from market.auction.book import validation_problems
+    from market.auction.record import ClearingRecord
+
+    def refuse(constant: str) -> object:
+        raise ValueError(f"{constant} is not a JSON number")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text, parse_constant=refuse)
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so the record cannot be read") from None
+    except ValueError as error:
+        raise InputError.single(str(path), "", str(error), "so it is no JSON document") from None
+    try:
+        return ClearingRecord.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise InputError(validation_problems(str(path), error)) from None
+
+
+def show_report(report: Report) -> None:
+    """One line for each check, and what all of them together prove, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from market.verify.report import DOES_NOT_PROVE, PROVES
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{report.feeder}[/] · {report.interval_start} · {report.status}")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    subject = None
+    for check in report.checks:
+        verdict = "[green]ok[/]" if check.ok else "[red]not ok[/]"
+        table.add_row(verdict, check.subject if check.subject != subject else "", check.name, _account(check))
+        subject = check.subject
+    console.print(table)
+    failed = sum(not check.ok for check in report.checks)
+    if failed:
+        console.print(f"[red]{failed} of {len(report.checks)} checks do not hold.[/]")
+    elif report.status == "suspended":
+        console.print(
+            f"[green]All {len(report.checks)} checks hold[/]: the interval was suspended as the rules say."
+        )
+    else:
+        console.print(f"[green]All {len(report.checks)} checks hold.[/] They prove that {PROVES}.")
+        console.print(f"They do not prove {DOES_NOT_PROVE}.")
+
+
+def _account(check: Check) -> str:
+    """The check's sentence, with measured value and tolerance where it is a matter of degree."""
+    from rich.markup import escape
+
+    if check.unit in ("findings", "rows"):
+        return escape(check.says)
+    return escape(f"{check.says} ({check.measured:.3g} of at most {check.tolerance:.3g} {check.unit})")
