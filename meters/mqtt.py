@@ -233,7 +233,8 @@ class Session:
         if self._paho is None or not self.connected.is_set() or len(self._unconfirmed) >= _UNCONFIRMED_MAX:
             return False
         info = self._paho.publish(message.topic, message.payload, QOS, message.retain)
-        if info.rc != 0:
+        if info.rc != 0:  # broken, though its end has not come round the loop yet
+            self.connected.clear()
             return False
         self._unconfirmed[info.mid] = confirmation
         return True
