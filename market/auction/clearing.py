@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from grid.limits import LimitCheck
 from grid.powerflow import PowerFlow
 from market.auction.book import Book
 from market.auction.columns import Columns, columns_of
-from market.auction.dispatch import Dispatch, dispatch
+from market.auction.dispatch import Dispatch, ProgramMaker, dispatch
 from market.auction.prices import Prices, price, whole_parts
 from market.auction.record import (
     AcCheck,
@@ -32,6 +33,9 @@ from market.auction.whole import WholeAwards, share_among_orders, whole_awards
 
 NEUR_PER_EUR = 10**9
 
+Engine = Literal["highs", "pyomo"]
+"""The fast path, or the readable reference model of the same programs."""
+
 
 @lru_cache(maxsize=16)
 def power_flow(feeder: Feeder) -> PowerFlow:
@@ -44,6 +48,7 @@ def clear_book(
     feeder: Feeder,
     *,
     network: bool = True,
+    engine: Engine = "highs",
     out_of_time: Callable[[], bool] = lambda: False,
     source: str = "book",
 ) -> ClearingRecord:
@@ -58,7 +63,7 @@ def clear_book(
     """
     columns = columns_of(book, power_flow(feeder), source)
     try:
-        found = dispatch(columns, network=network, out_of_time=out_of_time)
+        found = dispatch(columns, network=network, program=_program_of(engine), out_of_time=out_of_time)
         awards = whole_awards(columns, found, network=network)
     except PowerFlowError as error:
         return _suspended(book, columns, None, None, str(error))
@@ -67,6 +72,14 @@ def clear_book(
         reason = f"no AC-feasible point: {_worst(columns, awards.check)} {search}"
         return _suspended(book, columns, found, awards, reason)
     return _cleared(book, columns, found, awards)
+
+
+def _program_of(engine: Engine) -> ProgramMaker | None:
+    if engine == "highs":
+        return None
+    from market.auction.reference import ReferenceProgram  # Pyomo takes a second to import
+
+    return ReferenceProgram
 
 
 def _ac(found: Dispatch, check: LimitCheck) -> AcCheck:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,9 +19,9 @@ from grid.feeder import Floats
 from grid.limits import LimitCheck, check_limits
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
-from market.auction.lp import ClearingProgram
+from market.auction.lp import ClearingProgram, LpSolution
 from market.auction.merit import merit_order
-from market.auction.rows import LimitKey, excess_of, limits_near, one_end_each, tangents
+from market.auction.rows import LimitKey, Tangent, excess_of, limits_near, one_end_each, tangents
 
 MERIT_ROUNDS_MAX = 4
 ROUNDS_MAX = 60
@@ -90,13 +91,34 @@ def _balance_at(columns: Columns, state: _State) -> _Balance:
     return _Balance(effect, state.point.slack_w / 1e3 - float(effect @ columns.point_injections(state.kw)))
 
 
+class Program(Protocol):
+    """What the search asks of a clearing program; see :class:`market.auction.lp.ClearingProgram`."""
+
+    def bound(self, lower: Floats, upper: Floats) -> None: ...
+    def add_balance(self, effect: Floats, fixed_kw: float) -> None: ...
+    def add_limit(self, tangent: Tangent, injected_kw: Floats) -> None: ...
+    def drop_limits(self, keys: set[LimitKey] | None = None) -> None: ...
+    def solve(self, predicted: Floats | None) -> LpSolution: ...
+
+
+class ProgramMaker(Protocol):
+    def __call__(self, columns: Columns, *, balance_as_equation: bool) -> Program: ...
+
+
 def _never() -> bool:
     return False
 
 
-def dispatch(columns: Columns, *, network: bool = True, out_of_time: Callable[[], bool] = _never) -> Dispatch:
+def dispatch(
+    columns: Columns,
+    *,
+    network: bool = True,
+    program: ProgramMaker | None = None,
+    out_of_time: Callable[[], bool] = _never,
+) -> Dispatch:
     """The welfare-maximising powers that AC power flow confirms.
 
+    With a ``program`` every step is solved by it, and there is no merit order.
     Once ``out_of_time`` says so the best found is returned: AC-feasible but not settled, or not feasible.
 
     With ``network`` False no limit is looked at (losses still are): what the same book would do to an
@@ -105,7 +127,7 @@ def dispatch(columns: Columns, *, network: bool = True, out_of_time: Callable[[]
     """
     state = _operate(columns, np.zeros(len(columns.group_kw)), None)
     balances = [_balance_at(columns, state)]
-    for round_ in range(1, MERIT_ROUNDS_MAX + 1):
+    for round_ in range(1, MERIT_ROUNDS_MAX + 1 if program is None else 1):
         merit = merit_order(columns, balances[-1].effect, balances[-1].fixed_kw)
         if merit is None:
             break
@@ -121,7 +143,8 @@ def dispatch(columns: Columns, *, network: bool = True, out_of_time: Callable[[]
         balances.append(_balance_at(columns, state))
         if out_of_time():
             return Dispatch(state.kw, state.point, state.check, (), mismatch_w, round_, 1, True)
-    return _successive_programs(columns, state, balances, network, out_of_time)
+    make = program or ClearingProgram
+    return _successive_programs(columns, state, balances, network, make, out_of_time)
 
 
 def _successive_programs(
@@ -129,10 +152,11 @@ def _successive_programs(
     state: _State,
     balances: list[_Balance],
     network: bool,
+    make: ProgramMaker,
     out_of_time: Callable[[], bool],
 ) -> Dispatch:
     """Successive linear programs from a state and the balances seen so far."""
-    program = ClearingProgram(columns, balance_as_equation=columns.export_price < 0)
+    program = make(columns, balance_as_equation=columns.export_price < 0)
     for balance in balances:
         program.add_balance(balance.effect, balance.fixed_kw)
     predicted: Floats | None = None
@@ -193,7 +217,7 @@ def _successive_programs(
     return best
 
 
-def _add_limits(columns: Columns, program: ClearingProgram, state: _State, keys: set[LimitKey]) -> None:
+def _add_limits(columns: Columns, program: Program, state: _State, keys: set[LimitKey]) -> None:
     injected_kw = columns.point_injections(state.kw)
     for tangent in tangents(
         columns, state.point, state.check, one_end_each(columns.feeder, state.check, keys)

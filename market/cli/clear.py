@@ -13,6 +13,7 @@ import click
 from grid.errors import InputError
 
 if TYPE_CHECKING:
+    from market.auction.clearing import Engine
     from market.auction.record import ClearingRecord
 
 SUSPENDED_STATUS = 3
@@ -27,6 +28,13 @@ SUSPENDED_STATUS = 3
     type=click.IntRange(min=1),
     help="Stop the search by then; what is not AC-feasible is suspended.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["highs", "pyomo"]),
+    default="highs",
+    show_default=True,
+    help="highs is the fast path, pyomo the readable reference model.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the clearing record as one JSON document.")
 @click.pass_context
 def command(
@@ -35,6 +43,7 @@ def command(
     feeder_name: str | None,
     no_network: bool,
     deadline_ms: int | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Clear BOOK, a JSON file with the orders of one interval.
@@ -55,6 +64,7 @@ def command(
         orders,
         feeder,
         network=not no_network,
+        engine=engine,
         out_of_time=lambda: time.monotonic() >= deadline,
         source=str(book),
     )
