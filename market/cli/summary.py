@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from market.accounts.ledger import MARKET_ACCOUNTS, NEUR_PER_UEUR, ROUNDING, Kind, household
+from market.accounts.ledger import MARKET_ACCOUNTS, NETWORK, NEUR_PER_UEUR, ROUNDING, Kind, household
 from market.accounts.tariff import retail_neur
 from market.cli.alone import Alone
 from market.cli.chain import MarketChain
 from market.cli.day import Day, DayInterval
-from market.cli.physics import local_wh
+from market.cli.physics import injections_of
 from market.cli.settings import Settings
 from meters.fleet import Comfort
 
@@ -78,8 +78,8 @@ class SelfSufficiency(_Part):
 class Savings(_Part):
     """What the households paid less than the retail tariffs would have cost for the same metered energy.
 
-    ``network_fees_neur`` is what locally bought energy did not pay of the retail tariff's fees,
-    ``energy_neur`` the rest. ``households_worse_off`` paid more than at the retail tariffs.
+    ``network_fees_neur`` is what they did not pay of the fees inside the retail tariff, ``energy_neur``
+    the rest. ``households_worse_off`` paid more than at the retail tariffs.
     """
 
     total_neur: int
@@ -239,6 +239,18 @@ def imbalance_wh(interval: DayInterval) -> int:
     )
 
 
+def neighbours_wh(interval: DayInterval) -> int:
+    """Energy that some connection points were to feed in and others to draw: what neighbours trade.
+
+    A household's own solar power in its own load is none of it, though both stand in its order.
+    """
+    net_wh: defaultdict[str, int] = defaultdict(int)
+    for point, (p_w, _) in injections_of(interval.book, interval.record).items():
+        net_wh[point] += round(p_w * interval.book.interval.hours)
+    fed_in_wh = sum(wh for wh in net_wh.values() if wh > 0)
+    return min(fed_in_wh, fed_in_wh - sum(net_wh.values()))
+
+
 def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
     metered = [energy for interval in day.intervals for energy in interval.metered.values() if energy]
     solar_wh = round(alone.pv_available_wh) - comfort.pv_curtailed_wh
@@ -247,7 +259,7 @@ def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
     fed_in_wh = sum(energy.export_wh for energy in metered)
     records = [interval.record for interval in day.intervals]
     return Energy(
-        traded_locally_wh=sum(local_wh(record) for record in records),
+        traded_locally_wh=sum(neighbours_wh(interval) for interval in day.intervals),
         imported_wh=sum(record.import_wh for record in records),
         exported_wh=sum(record.export_wh for record in records),
         losses_wh=sum(record.losses_wh for record in records),
@@ -288,7 +300,7 @@ def _savings(day: Day) -> Savings:
             actual[posting.account] += posting.amount_neur
         for meter, net_wh in metered_net_wh(interval).items():
             retail[household(meter)] += retail_neur(interval.tariff, net_wh)
-        fees_neur += local_wh(interval.record) * (interval.tariff.import_fees - interval.tariff.local_fee)
+        fees_neur += _fees_avoided_neur(interval)
     saved = {account: actual[account] - cost for account, cost in retail.items()}
     total = sum(saved.values())
     return Savings(
@@ -297,6 +309,21 @@ def _savings(day: Day) -> Savings:
         network_fees_neur=fees_neur,
         households_worse_off=sum(amount < 0 for amount in saved.values()),
     )
+
+
+def _fees_avoided_neur(interval: DayInterval) -> int:
+    """The retail tariff's fees on all energy drawn, less those on what was imported and the local fee on the
+    rest.
+    """
+    tariff, import_wh = interval.tariff, interval.record.import_wh
+    drawn_wh = sum(max(0, -net_wh) for net_wh in metered_net_wh(interval).values())
+    posted_neur = sum(
+        posting.amount_neur
+        for posting in interval.postings
+        if posting.kind == Kind.FEES and posting.account == NETWORK
+    )
+    local_neur = posted_neur - import_wh * tariff.local_fee
+    return (drawn_wh - import_wh) * tariff.import_fees - local_neur
 
 
 def _network(day: Day) -> Network:
