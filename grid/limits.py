@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from grid.feeder import Feeder, Floats, Ints
-from grid.powerflow import OperatingPoint, PowerFlow
+from grid.powerflow import OperatingPoint
 
 TOLERANCE_PU = 1e-4
 """An operating point keeps a limit within this, in pu of voltage and of rating (design rule 5)."""
@@ -65,6 +66,12 @@ class LimitCheck:
     excess_v_max: Floats
     excess_current: Floats
 
+    @cached_property
+    def worst_excess(self) -> float:
+        """How far the worst limit is exceeded (> 0) or kept (< 0), pu; −inf where there is no limit."""
+        every = (self.excess_current, self.excess_v_max, self.excess_v_min)
+        return max(float(excess.max(initial=-np.inf)) for excess in every)
+
     @property
     def violations(self) -> int:
         """Voltages and branch ends beyond their limit by more than the tolerance."""
@@ -82,10 +89,10 @@ class LimitCheck:
         return np.flatnonzero(self.excess_current > TOLERANCE_PU)
 
 
-def check_limits(flow: PowerFlow, point: OperatingPoint, limits: NetworkLimits) -> LimitCheck:
+def check_limits(point: OperatingPoint, limits: NetworkLimits) -> LimitCheck:
     """The operating point against the limits; slack nodes have no voltage limit."""
-    v, loading = point.v_pu, flow.loading(point)
-    others = v[flow.feeder.pq]
+    v, loading = point.v_pu, point.loading
+    others = v[point.flow.feeder.pq]
     return LimitCheck(
         v_min_pu=float(others.min(initial=np.inf)),
         v_max_pu=float(others.max(initial=-np.inf)),

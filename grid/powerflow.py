@@ -33,6 +33,7 @@ class OperatingPoint:
     ``slack_w`` the net active power that flows in over all slack nodes (import > 0).
     """
 
+    flow: PowerFlow
     v: Complexes
     p_w: Floats
     q_var: Floats
@@ -41,6 +42,16 @@ class OperatingPoint:
     @cached_property
     def v_pu(self) -> Floats:
         return np.abs(self.v)
+
+    @cached_property
+    def loading(self) -> Floats:
+        """|I| of each limited current [m], 1.0 at its rating."""
+        return np.asarray(np.abs(self.flow.feeder.current_map @ self.v))
+
+    @cached_property
+    def slack_gradient(self) -> tuple[Floats, Floats]:
+        """∂slack_w/∂p and ∂slack_w/∂q [n], W per W and per var; −1 for p at a slack node."""
+        return self.flow._slack_gradient(self)
 
 
 class PowerFlow:
@@ -59,7 +70,7 @@ class PowerFlow:
         self.v_idle: Complexes = -self._solve(np.asarray(y[pq][:, slack] @ feeder.v_slack))
         """Voltages of the other nodes when nothing injects [n − s]."""
         self._y_slack = y[slack]
-        self._slack_gradient = np.asarray(np.conj(feeder.v_slack) @ y[slack][:, pq]).ravel()
+        self._slack_row = np.asarray(np.conj(feeder.v_slack) @ y[slack][:, pq]).ravel()
 
     def _solve(self, current: Complexes) -> Complexes:
         """Z · current for the other nodes."""
@@ -98,11 +109,13 @@ class PowerFlow:
         v[feeder.slack], v[feeder.pq] = feeder.v_slack, v_pq
         into_feeder = float((np.conj(feeder.v_slack) @ (self._y_slack @ v)).real)
         slack_w = into_feeder * feeder.base_va - float(p_w[feeder.slack].sum())
-        return OperatingPoint(v, p_w, q_var, slack_w)
+        return OperatingPoint(self, v, p_w, q_var, slack_w)
 
-    def loading(self, point: OperatingPoint) -> Floats:
-        """|I| of each limited current [m], 1.0 at its rating."""
-        return np.asarray(np.abs(self.feeder.current_map @ point.v))
+    @cached_property
+    def idle(self) -> OperatingPoint:
+        """The operating point without injections."""
+        nothing = np.zeros(self.feeder.node_count)
+        return self._point(self.v_idle, nothing, nothing)
 
     def _adjoint(self, point: OperatingPoint, c: Complexes) -> tuple[Floats, Floats]:
         """∂f/∂p and ∂f/∂q [k, n], per W and var, of ``f = Re(cᵀV)`` for rows c [k, n − s]."""
@@ -127,9 +140,8 @@ class PowerFlow:
         by_p[:, pq], by_q[:, pq] = u.real / feeder.base_va, u.imag / feeder.base_va
         return by_p, by_q
 
-    def slack_gradient(self, point: OperatingPoint) -> tuple[Floats, Floats]:
-        """∂slack_w/∂p and ∂slack_w/∂q [n], W per W and per var; −1 for p at a slack node."""
-        by_p, by_q = self._adjoint(point, self._slack_gradient[None, :])
+    def _slack_gradient(self, point: OperatingPoint) -> tuple[Floats, Floats]:
+        by_p, by_q = self._adjoint(point, self._slack_row[None, :])
         by_p *= self.feeder.base_va
         by_q *= self.feeder.base_va
         by_p[0, self.feeder.slack] = -1.0

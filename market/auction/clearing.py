@@ -178,7 +178,7 @@ def _suspended(
 
 
 def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:
-    prices = price(columns, found, awards)
+    prices = price(columns, found, awards.point, awards.check)
     parts = whole_parts(columns, prices)
     order_ids = [order.id for order in book.orders]
     order_wh = share_among_orders(columns, awards.group_wh, order_ids, book.interval.start)

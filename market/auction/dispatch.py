@@ -64,6 +64,20 @@ class Dispatch:
         return self.stale_rows == 0
 
 
+class Program(Protocol):
+    """What solves one step: maximises welfare subject to the tangents given so far."""
+
+    def bound(self, lower: Floats, upper: Floats) -> None: ...
+    def add_balance(self, effect: Floats, fixed_kw: float) -> None: ...
+    def add_limit(self, tangent: Tangent, injected_kw: Floats) -> None: ...
+    def drop_limits(self, keys: set[LimitKey] | None = None) -> None: ...
+    def solve(self, predicted: Floats | None) -> LpSolution: ...
+
+
+class ProgramMaker(Protocol):
+    def __call__(self, columns: Columns, *, balance_as_equation: bool) -> Program: ...
+
+
 @dataclass(frozen=True, eq=False)
 class _Balance:
     """Net import as a tangent: ``fixed_kw + Σ effect·injection`` over the points."""
@@ -81,28 +95,22 @@ class _State:
     check: LimitCheck
 
 
-def _operate(columns: Columns, kw: Floats, start: OperatingPoint | None) -> _State:
+def _operate(columns: Columns, kw: Floats, start: OperatingPoint) -> _State:
     point = columns.flow.solve(*columns.injections(kw), start)
-    return _State(kw, point, check_limits(columns.flow, point, columns.limits))
+    return _State(kw, point, check_limits(point, columns.limits))
+
+
+def _balance_idle(columns: Columns) -> _Balance:
+    """The tangent at the feeder without any injection: a first guess that costs no power flow."""
+    idle = columns.flow.idle
+    by_p, by_q = idle.slack_gradient
+    fixed_w = idle.slack_w + float(by_p @ columns.firm_p_w) + float(by_q @ columns.firm_q_var)
+    return _Balance(columns.at_points(by_p, by_q), fixed_w / 1e3)
 
 
 def _balance_at(columns: Columns, state: _State) -> _Balance:
-    effect = columns.at_points(*columns.flow.slack_gradient(state.point))
+    effect = columns.at_points(*state.point.slack_gradient)
     return _Balance(effect, state.point.slack_w / 1e3 - float(effect @ columns.point_injections(state.kw)))
-
-
-class Program(Protocol):
-    """What the search asks of a clearing program; see :class:`market.auction.lp.ClearingProgram`."""
-
-    def bound(self, lower: Floats, upper: Floats) -> None: ...
-    def add_balance(self, effect: Floats, fixed_kw: float) -> None: ...
-    def add_limit(self, tangent: Tangent, injected_kw: Floats) -> None: ...
-    def drop_limits(self, keys: set[LimitKey] | None = None) -> None: ...
-    def solve(self, predicted: Floats | None) -> LpSolution: ...
-
-
-class ProgramMaker(Protocol):
-    def __call__(self, columns: Columns, *, balance_as_equation: bool) -> Program: ...
 
 
 def _never() -> bool:
@@ -118,15 +126,14 @@ def dispatch(
 ) -> Dispatch:
     """The welfare-maximising powers that AC power flow confirms.
 
-    With a ``program`` every step is solved by it, and there is no merit order.
-    Once ``out_of_time`` says so the best found is returned: AC-feasible but not settled, or not feasible.
-
     With ``network`` False no limit is looked at (losses still are): what the same book would do to an
-    unprotected feeder.  Raises :class:`PowerFlowError` where even the book without trades has no power
-    flow, and :class:`SolverError` where HiGHS fails.
+    unprotected feeder.  With a ``program`` every step is solved by it, and there is no merit order.  Once
+    ``out_of_time`` says so the best found is returned: AC-feasible but not settled, or not feasible.
+    Raises :class:`PowerFlowError` where even the book without trades has no power flow, and
+    :class:`SolverError` where HiGHS fails.
     """
-    state = _operate(columns, np.zeros(len(columns.group_kw)), None)
-    balances = [_balance_at(columns, state)]
+    balances = [_balance_idle(columns)]
+    state: _State | None = None
     for round_ in range(1, MERIT_ROUNDS_MAX + 1 if program is None else 1):
         merit = merit_order(columns, balances[-1].effect, balances[-1].fixed_kw)
         if merit is None:
@@ -134,7 +141,7 @@ def dispatch(
         goal_kw, net_import_kw = merit
         state = _towards(columns, state, goal_kw, network)
         mismatch_w = state.point.slack_w - net_import_kw * 1e3
-        feasible = _excess(state.check) <= EXCESS_PU_MAX
+        feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
         if abs(mismatch_w) < MISMATCH_W_MAX:
@@ -143,8 +150,9 @@ def dispatch(
         balances.append(_balance_at(columns, state))
         if out_of_time():
             return Dispatch(state.kw, state.point, state.check, (), mismatch_w, round_, 1, True)
-    make = program or ClearingProgram
-    return _successive_programs(columns, state, balances, network, make, out_of_time)
+    if state is None:
+        state = _without_trades(columns)
+    return _successive_programs(columns, state, balances, network, program or ClearingProgram, out_of_time)
 
 
 def _successive_programs(
@@ -225,33 +233,44 @@ def _add_limits(columns: Columns, program: Program, state: _State, keys: set[Lim
         program.add_limit(tangent, injected_kw)
 
 
-def _excess(check: LimitCheck) -> float:
-    """How far the worst limit is exceeded, pu."""
-    worst = (check.excess_current, check.excess_v_max, check.excess_v_min)
-    return max(float(excess.max(initial=-np.inf)) for excess in worst)
-
-
 def _merit(columns: Columns, result: Dispatch) -> tuple[bool, float]:
     """Feasible before infeasible; then more welfare (or less excess) is better."""
     if not result.feasible:
-        return False, -_excess(result.check)
+        return False, -result.check.worst_excess
     trade = -float((columns.group_sign * columns.group_price * result.kw).sum())
     tariff = columns.import_price if result.point.slack_w > 0 else columns.export_price
     return True, trade - tariff * result.point.slack_w / 1e3
 
 
-def _towards(columns: Columns, state: _State, goal_kw: Floats, network: bool) -> _State:
+def _without_trades(columns: Columns) -> _State:
+    return _operate(columns, np.zeros(len(columns.group_kw)), columns.flow.idle)
+
+
+def _towards(columns: Columns, state: _State | None, goal_kw: Floats, network: bool) -> _State:
     """The goal, or a point on the way to it (halving), that has a power flow and is no gross overload.
 
-    Tangents taken at a gross overload mislead: there a voltage rise makes currents look nearly constant.
+    The way begins at ``state``, or where nothing trades.  Tangents taken at a gross overload mislead:
+    there a voltage rise makes currents look nearly constant.
     """
-    allowed = max(EXCESS_PU_TRUSTED, _excess(state.check)) if network else np.inf
-    share = 1.0
+    if state is not None and np.array_equal(goal_kw, state.kw):
+        return state
+    allowed = EXCESS_PU_TRUSTED if network else np.inf
+    if state is not None:
+        allowed = max(allowed, state.check.worst_excess)
+    try:
+        reached = _operate(columns, goal_kw, columns.flow.idle if state is None else state.point)
+        if reached.check.worst_excess <= allowed:
+            return reached
+    except PowerFlowError:
+        pass
+    if state is None:
+        state = _without_trades(columns)
+        allowed = max(allowed, state.check.worst_excess)
+    share = 0.5
     for _ in range(HALVINGS_MAX):
-        kw = goal_kw if share == 1.0 else state.kw + share * (goal_kw - state.kw)
         try:
-            reached = _operate(columns, kw, state.point)
-            if _excess(reached.check) <= allowed:
+            reached = _operate(columns, state.kw + share * (goal_kw - state.kw), state.point)
+            if reached.check.worst_excess <= allowed:
                 return reached
         except PowerFlowError:
             pass

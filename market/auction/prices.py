@@ -17,10 +17,12 @@ from scipy.optimize import linprog
 
 from grid.errors import SolverError
 from grid.feeder import Floats, Ints
+from grid.limits import LimitCheck
+from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
 from market.auction.rows import Tangent, one_end_each, tangents
-from market.auction.whole import WholeAwards, partly_filled
+from market.auction.whole import partly_filled
 
 UNIT = 1e3
 """The programs here are in EUR/MWh, thousandths of which are µEUR/kWh."""
@@ -144,15 +146,11 @@ def _energy_only(factor: Floats, lowest: Floats, highest: Floats, floor: float, 
     return float(np.clip((low + high) / 2, floor, top))
 
 
-def price(columns: Columns, found: Dispatch, awards: WholeAwards) -> Prices:
-    """The prices of the awards, with everything linearised at the awards' own operating point."""
-    feeder, flow = columns.feeder, columns.flow
-    by_p, by_q = flow.slack_gradient(awards.point)
-    rows = tuple(
-        tangents(
-            columns, awards.point, awards.check, one_end_each(columns.feeder, found.check, found.binding)
-        )
-    )
+def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: LimitCheck) -> Prices:
+    """The prices of a dispatch, with everything linearised at an operating point of (nearly) its awards."""
+    feeder = columns.feeder
+    by_p, by_q = point.slack_gradient
+    rows = tuple(tangents(columns, point, check, one_end_each(feeder, found.check, found.binding)))
     scales = np.array([row.scale for row in rows])
     lowest, highest = _bounds(columns, found.kw)
     delivery = -columns.at_points(by_p, by_q)

@@ -32,7 +32,7 @@ class WholeAwards:
 def _operate(columns: Columns, group_wh: Ints, start: OperatingPoint) -> tuple[OperatingPoint, LimitCheck]:
     p_w, q_var = columns.injections(group_wh / columns.hours / 1e3)
     point = columns.flow.solve(p_w, q_var, start)
-    return point, check_limits(columns.flow, point, columns.limits)
+    return point, check_limits(point, columns.limits)
 
 
 def whole_awards(columns: Columns, found: Dispatch, *, network: bool = True) -> WholeAwards:
@@ -44,6 +44,8 @@ def whole_awards(columns: Columns, found: Dispatch, *, network: bool = True) -> 
     real_wh = found.kw * columns.hours * 1e3
     group_wh = np.minimum(np.floor(real_wh + SNAP_WH).astype(np.int64), columns.group_wh)
     partly = (real_wh > SNAP_WH) & (group_wh < columns.group_wh)
+    if np.array_equal(group_wh, real_wh):
+        return WholeAwards(group_wh, found.point, found.check)
     point, check = _operate(columns, group_wh, found.point)
     if not network:
         return WholeAwards(group_wh, point, check)

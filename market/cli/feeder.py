@@ -98,7 +98,7 @@ def agreement(feeder: Feeder, net: Any) -> dict[str, Any]:
     flow = PowerFlow(feeder)
     point = flow.solve(p_w, q_var)
     difference = np.abs(point.v[feeder.bus_node] - _pandapower_voltages(net, feeder)).max()
-    loading = flow.loading(point)
+    loading = point.loading
     return {
         "power_flow": {
             "agrees": bool(difference <= AGREEMENT_PU),

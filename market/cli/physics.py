@@ -20,7 +20,6 @@ from meters.household.forecast import seasonal
 from meters.household.sites import DAY_S, Household, Series
 
 INTERVALS_PER_DAY = DAY_S // INTERVAL_S
-RETAIL_PARTIES = frozenset({"retailer", "network"})
 
 
 def physics_of(
@@ -48,11 +47,6 @@ def bus_of(feeder: Feeder, connection_point: str) -> int:
     return int(feeder.element_bus[found[0]])
 
 
-def local_wh(record: ClearingRecord) -> int:
-    """Energy that changed hands inside the feeder, neither from nor to retailer or network."""
-    return sum(trade.energy_wh for trade in record.trades if not RETAIL_PARTIES & {trade.buy, trade.sell})
-
-
 def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
     """The book cleared as if there were no limits, and what the AC power flow says of that."""
     record = clear_book(book, feeder, network=False)
@@ -62,7 +56,6 @@ def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
         "import_wh": record.import_wh,
         "export_wh": record.export_wh,
         "losses_wh": record.losses_wh,
-        "traded_wh": local_wh(record),
     }
 
 
@@ -79,7 +72,7 @@ def check(injections: Sequence[Firm], feeder: Feeder, limits: Limits) -> dict[st
         point = flow.solve(p_w, q_var)
     except PowerFlowError as error:
         return {"reason": str(error)}
-    found = check_limits(flow, point, network_limits(feeder, **limits.model_dump()))
+    found = check_limits(point, network_limits(feeder, **limits.model_dump()))
     slack_wh = round(point.slack_w * INTERVAL_S / 3600)
     return {
         "v_min_pu": round(found.v_min_pu, 6),

@@ -81,7 +81,7 @@ def test_voltages_loadings_and_slack_power_agree_with_pandapower(solved: tuple[A
     flow = PowerFlow(feeder)
     point = flow.solve(*_injections(feeder))
     assert np.abs(point.v_pu[feeder.bus_node] - net.res_bus.vm_pu.loc[feeder.bus_index]).max() < 1e-8
-    loading = flow.loading(point) * 100
+    loading = point.loading * 100
     for name in np.unique(feeder.branch):
         table, index = str(name).split(":")
         theirs = net[f"res_{table}"].loading_percent[int(index)]
@@ -95,14 +95,14 @@ def test_sensitivities_agree_with_finite_differences(solved: tuple[Any, Feeder])
     p_w, q_var = _injections(feeder)
     point = flow.solve(p_w, q_var)
     node = int(feeder.pq[len(feeder.pq) // 2])
-    row = int(np.argmax(flow.loading(point)))
+    row = int(np.argmax(point.loading))
     nudge = np.zeros(feeder.node_count)
     nudge[node] = 200.0
     up, down = flow.solve(p_w + nudge, q_var), flow.solve(p_w - nudge, q_var)
-    by_p, _ = flow.slack_gradient(point)
+    by_p, _ = point.slack_gradient
     assert by_p[node] == pytest.approx((up.slack_w - down.slack_w) / 400, rel=1e-5)
     by_p, _ = flow.current_gradient(point, np.array([row]))
-    expected = (flow.loading(up)[row] - flow.loading(down)[row]) / 400
+    expected = (up.loading[row] - down.loading[row]) / 400
     assert by_p[0, node] == pytest.approx(expected, rel=1e-4, abs=1e-13)
     up, down = flow.solve(p_w, q_var + nudge), flow.solve(p_w, q_var - nudge)
     _, by_q = flow.voltage_gradient(point, np.array([node]))
@@ -124,7 +124,7 @@ def test_the_sparse_path_gives_what_the_dense_path_gives(monkeypatch: pytest.Mon
     sparse = PowerFlow(feeder)
     ours, theirs = sparse.solve(p_w, q_var), dense.solve(p_w, q_var)
     assert np.abs(ours.v - theirs.v).max() < 1e-11
-    assert np.allclose(sparse.slack_gradient(ours)[0], dense.slack_gradient(theirs)[0], atol=1e-10)
+    assert np.allclose(ours.slack_gradient[0], theirs.slack_gradient[0], atol=1e-10)
 
 
 def test_injections_beyond_what_the_feeder_carries_have_no_power_flow() -> None:

@@ -16,7 +16,7 @@ from market.auction.book import Book
 from market.auction.clearing import clear_book, power_flow
 from market.auction.record import ClearingRecord
 from market.cli.day import Day, DayInterval
-from market.cli.physics import injections_of, local_wh
+from market.cli.physics import injections_of
 from market.cli.report.curves import Curves, Step, curve_figure, price_interval
 from market.cli.report.energy import Layer, balance_figure
 from market.cli.report.feeder_map import State, Topology, feeder_figure
@@ -24,7 +24,7 @@ from market.cli.report.limits import loading_figure, voltage_figure
 from market.cli.report.page import Figure, Key
 from market.cli.report.plot import Size
 from market.cli.report.prices import PriceBand, price_figure
-from market.cli.summary import Summary, consumption_by_price
+from market.cli.summary import Summary, consumption_by_price, neighbours_wh
 from market.cli.units import ct_per_kwh, kwh
 
 WIDE_PX, NARROW_PX = 858, 334
@@ -191,14 +191,14 @@ def _curves(story: Story) -> Figure:
     cleared = [interval for interval in story.day.intervals if interval.record.status == "cleared"]
     if not cleared:
         return Figure("Supply and demand", "No interval of the day was cleared.", [], "", "")
-    chosen = max(cleared, key=lambda interval: (local_wh(interval.record), -interval.start))
+    chosen = max(cleared, key=lambda interval: (neighbours_wh(interval), -interval.start))
     curves = curves_of(story, chosen)
     low, high = price_interval(curves)
     balanced = ct_per_kwh(low) if low == high else f"any price from {ct_per_kwh(low)} to {ct_per_kwh(high)}"
     wide, narrow = _two(CHART, lambda size: curve_figure(size, curves))
     return Figure(
         f"Supply and demand at {_clock(chosen.start)}",
-        f"The interval in which neighbours traded most: {kwh(local_wh(chosen.record), 1)}. Without limits "
+        f"The interval in which neighbours traded most: {kwh(neighbours_wh(chosen), 1)}. Without limits "
         f"and losses {balanced} would have balanced it. Firm demand and urgent charging buy at any price "
         "and lie beyond the top. Bids are shown net of the local fee.",
         [
@@ -241,9 +241,7 @@ def grid_state(feeder: Feeder, book: Book, record: ClearingRecord) -> State | No
         return None
     limits = network_limits(feeder, **book.limits.model_dump())
     loading: dict[str, float] = {}
-    for name, share, limit in zip(
-        feeder.branch.tolist(), flow.loading(point_found), limits.loading, strict=True
-    ):
+    for name, share, limit in zip(feeder.branch.tolist(), point_found.loading, limits.loading, strict=True):
         loading[name] = max(loading.get(name, 0.0), float(100 * share / limit))
     return State(
         v_pu=point_found.v_pu.tolist(),
