@@ -69,41 +69,34 @@ def read_record(path: Path) -> ClearingRecord:
 
 
 def show_report(report: Report) -> None:
-    """One line for each check, and what all of them together prove, on standard output."""
+    """One sentence for each check, and what all of them together prove, on standard output."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
 
-    from market.verify.report import DOES_NOT_PROVE, PROVES
+    from market.verify.report import DOES_NOT_PROVE, PROVES, SUBJECTS
 
     console = Console(highlight=False)
     console.print(f"[bold]{report.feeder}[/] · {report.interval_start} · {report.status}")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    subject = None
-    for check in report.checks:
-        verdict = "[green]ok[/]" if check.ok else "[red]not ok[/]"
-        table.add_row(verdict, check.subject if check.subject != subject else "", check.name, _account(check))
-        subject = check.subject
-    console.print(table)
+    for subject in SUBJECTS:
+        if not report.of(subject):
+            continue
+        console.print(f"[dim]{subject}[/]")
+        for check in report.of(subject):
+            mark = "[green]✓[/]" if check.ok else "[red]✗ does not hold:[/]"
+            console.print(Padding(f"{mark} {_account(check)}", (0, 0, 0, 2)))
     failed = sum(not check.ok for check in report.checks)
     if failed:
         console.print(f"[red]{failed} of {len(report.checks)} checks do not hold.[/]")
-    elif report.status == "suspended":
-        console.print(
-            f"[green]All {len(report.checks)} checks hold[/]: the interval was suspended as the rules say."
-        )
-    else:
-        console.print(f"[green]All {len(report.checks)} checks hold.[/] They prove that {PROVES}.")
-        console.print(f"They do not prove {DOES_NOT_PROVE}.")
+        return
+    console.print(f"[green]All {len(report.checks)} checks hold.[/]")
+    if report.status == "cleared":
+        console.print(f"They prove that {PROVES}. They do not prove {DOES_NOT_PROVE}.")
 
 
 def _account(check: Check) -> str:
-    """The check's sentence, with measured value and tolerance where it is a matter of degree."""
+    """The check's sentence, with measured value and tolerance unless there is no more to tell."""
     from rich.markup import escape
 
-    if check.unit in ("findings", "rows"):
+    if not check.measured and not check.tolerance:
         return escape(check.says)
-    return escape(f"{check.says} ({check.measured:.3g} of at most {check.tolerance:.3g} {check.unit})")
+    return f"{escape(check.says)} [dim]({check.measured:.2g} of {check.tolerance:.2g} {check.unit})[/]"

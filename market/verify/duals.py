@@ -18,7 +18,7 @@ from market.verify.orders import tie_groups
 UEUR_PER_KWH = 1e9
 """EUR/h per W in µEUR/kWh."""
 PRICE_TOLERANCE = 5.0
-"""µEUR/kWh: rounding to whole prices, and the clearing's own linearisation within 1 W of slack power."""
+"""µEUR/kWh: prices are whole, and the clearing's duals are found in floating point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,3 +116,22 @@ def marginal_groups(case: Case, state: State, linear: Linearised) -> list[list[E
         if partly or abs(gain) <= PRICE_TOLERANCE:
             found.append(group)
     return found
+
+
+def price_tolerance(case: Case, state: State, linear: Linearised) -> float:
+    """How far prices may be from the duals', µEUR/kWh: the constant, and what rounding to Wh moves prices by.
+
+    The latter is found by moving one Wh in every group that rounding may have touched, asks and bids apart,
+    and taking the gradients again at pandapower's solution.
+    """
+    moved = 0.0
+    for sign in (1, -1):
+        touched = [g[0].order.id for g in marginal_groups(case, state, linear) if g[0].sign == sign]
+        if touched:
+            fills = {entry.order.id: entry.fill_wh for entry in case.entries}
+            there = linearise(
+                case, case.solve(fills | {order_id: fills[order_id] + 1 for order_id in touched})
+            )
+            assert not isinstance(there, str)
+            moved += float(np.abs(there.price - linear.price).max(initial=0.0))
+    return PRICE_TOLERANCE + moved

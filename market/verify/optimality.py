@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from market.verify.case import Case
-from market.verify.duals import Linearised, marginal_groups, net_tariffs
+from market.verify.duals import PRICE_TOLERANCE, Linearised, marginal_groups, net_tariffs
 from market.verify.feasibility import LIMIT_TOLERANCE_PU
 from market.verify.network import State
 from market.verify.report import Check
@@ -70,11 +70,14 @@ def certificate_checks(case: Case, state: State, linear: Linearised) -> Iterator
         tolerance = FIGURE_TOLERANCE_EUR * max(1.0, abs(primal))
         says = f"The {name} is {found:.9f} EUR by pandapower, {told:.9f} EUR by the record."
         yield Check("optimality", f"{name} recomputed", abs(told - found), tolerance, "EUR", says)
-    groups = len(marginal_groups(case, state, linear)) + 1
-    bound = groups * price_range(case) / NEUR_PER_EUR
+    touched = marginal_groups(case, state, linear)
+    marginal_wh = sum(entry.order.energy_wh for group in touched for entry in group)
+    bound_neur = (len(touched) + 1) * price_range(case) + PRICE_TOLERANCE * marginal_wh
+    bound = bound_neur / NEUR_PER_EUR
     says = (
         f"No awards are worth more than {primal + gap:.6f} EUR at these duals; these are worth {primal:.6f} "
-        f"EUR. Rounding {groups - 1} groups and the retailer by up to 1 Wh may cost {bound:.6f} EUR."
+        f"EUR. Rounding {len(touched)} groups and the retailer by up to 1 Wh, and the price tolerance on "
+        f"their {marginal_wh} Wh, may cost {bound:.6f} EUR."
     )
     yield Check("optimality", "gap", gap, bound, "EUR", says)
     # A limit exceeded within its tolerance makes the awards worth more than the bound, by its dual.

@@ -7,17 +7,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from market.verify.case import Case
-from market.verify.duals import PRICE_TOLERANCE, UEUR_PER_KWH, Linearised, marginal_groups, net_tariffs
+from market.verify.duals import (
+    PRICE_TOLERANCE,
+    UEUR_PER_KWH,
+    Linearised,
+    marginal_groups,
+    net_tariffs,
+    price_tolerance,
+)
 from market.verify.network import Floats, State
 from market.verify.report import Check
 
 
 def price_checks(case: Case, state: State, linear: Linearised) -> Iterator[Check]:
-    yield prices_from_duals(case, state, linear)
-    yield slackness(case)
+    tolerance = price_tolerance(case, state, linear)
+    yield prices_from_duals(case, state, linear, tolerance)
+    yield slackness(case, tolerance)
     wh_uncertain = float(len(marginal_groups(case, state, linear)) + 1)
     yield retailer_price(case, linear, wh_uncertain)
-    if choice := choice_of_dual(case, state, linear, wh_uncertain):
+    if choice := choice_of_dual(case, state, linear, wh_uncertain, tolerance):
         yield choice
 
 
@@ -38,7 +46,7 @@ def price_parts(case: Case, state: State) -> Check:
     return Check("prices", "parts", len(findings), 0, "findings", says)
 
 
-def prices_from_duals(case: Case, state: State, linear: Linearised) -> Check:
+def prices_from_duals(case: Case, state: State, linear: Linearised, tolerance: float) -> Check:
     """Published prices and parts against those that the published duals make."""
     worst, says = 0.0, "Every price and its parts follow from the published duals and pandapower's gradients."
     for bus, row in case.price_at.items():
@@ -57,12 +65,12 @@ def prices_from_duals(case: Case, state: State, linear: Linearised) -> Check:
             off = abs(told - float(found))
             if not off <= worst:
                 worst = off
-                if not off <= PRICE_TOLERANCE:
+                if not off <= tolerance:
                     says = f"The {name} of bus {bus} is {told}; the published duals make it {found:.2f}."
-    return Check("prices", "prices from duals", worst, PRICE_TOLERANCE, "µEUR/kWh", says)
+    return Check("prices", "prices from duals", worst, tolerance, "µEUR/kWh", says)
 
 
-def slackness(case: Case) -> Check:
+def slackness(case: Case, tolerance: float) -> Check:
     """Orders left out would not have gained, orders taken do not lose, at the published prices.
 
     An order with a minimum fill may be left out although the prices would have taken it.
@@ -73,7 +81,7 @@ def slackness(case: Case) -> Check:
         if rent is None:
             continue
         if entry.order.min_fill_percent and not entry.fill_wh:
-            left_out += rent > PRICE_TOLERANCE
+            left_out += rent > tolerance
             continue
         if rent > worst and not entry.whole:
             worst = rent
@@ -82,11 +90,11 @@ def slackness(case: Case) -> Check:
         if -rent > worst and entry.fill_wh:
             worst = -rent
             says = f"Order {entry.order.id!r} loses {-rent:.1f} on each kWh."
-    if worst <= PRICE_TOLERANCE:
+    if worst <= tolerance:
         says = "No order left out would have gained at its bus's price, and none taken loses."
     if left_out:
         says += f" {left_out} orders with a minimum fill were left out although prices would have taken them."
-    return Check("prices", "complementary slackness", worst, PRICE_TOLERANCE, "µEUR/kWh", says)
+    return Check("prices", "complementary slackness", worst, tolerance, "µEUR/kWh", says)
 
 
 def retailer_price(case: Case, linear: Linearised, wh_uncertain: float) -> Check:
@@ -111,7 +119,9 @@ def _free_span(
     return float(max(span[0], low.max(initial=-np.inf))), float(min(span[1], high.min(initial=np.inf)))
 
 
-def choice_of_dual(case: Case, state: State, linear: Linearised, wh_uncertain: float) -> Check | None:
+def choice_of_dual(
+    case: Case, state: State, linear: Linearised, wh_uncertain: float, tolerance: float
+) -> Check | None:
     """Where one dual alone is free, it is in the middle of what the awards allow (rule 6).
 
     None where more than one is free: to tell their choice takes a solver.
@@ -142,12 +152,12 @@ def choice_of_dual(case: Case, state: State, linear: Linearised, wh_uncertain: f
         return None
     # An order that got less than 1 Wh before rounding pins its price, and so does the retailer.
     price = fixed + slope * now
-    pinned = bool((~some & (np.abs(price - limit) <= PRICE_TOLERANCE)).any()) or (
-        free_energy and min(abs(now - buy), abs(now - sell)) <= PRICE_TOLERANCE
+    pinned = bool((~some & (np.abs(price - limit) <= tolerance)).any()) or (
+        free_energy and min(abs(now - buy), abs(now - sell)) <= tolerance
     )
     unit = 1.0 if free_energy else float(np.abs(slope).max(initial=0.0))
     off = 0.0 if pinned else abs(now - (low + high) / 2) * unit
     name = "energy" if free_energy else linear.rows[0].name
     says = f"The one free dual, of {name}, is {now:.4f}; the awards allow {low:.4f} to {high:.4f}, "
     says += "and the price rule takes the middle." if not pinned else "and an order pins it."
-    return Check("prices", "choice of duals", off, PRICE_TOLERANCE, "µEUR/kWh", says)
+    return Check("prices", "choice of duals", off, tolerance, "µEUR/kWh", says)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Subject = Literal[
     "format",
@@ -15,6 +16,7 @@ Subject = Literal[
     "AC feasibility",
     "AC complementarity",
 ]
+SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 PROVES = (
     "this result is feasible and first-order optimal for this book on this feeder, "
@@ -42,6 +44,10 @@ class Check:
         return self.measured <= self.tolerance
 
 
+def by_subject(checks: Iterable[Check]) -> tuple[Check, ...]:
+    return tuple(sorted(checks, key=lambda check: SUBJECTS.index(check.subject)))
+
+
 @dataclass(frozen=True)
 class Report:
     feeder: str
@@ -52,6 +58,9 @@ class Report:
     @property
     def ok(self) -> bool:
         return all(check.ok for check in self.checks)
+
+    def of(self, subject: Subject) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.subject == subject)
 
     def json_document(self) -> dict[str, object]:
         """The report as JSON values; what is not finite is null."""

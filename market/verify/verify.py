@@ -12,7 +12,7 @@ from market.verify import balance, feasibility, optimality, orders, prices, susp
 from market.verify.case import Case
 from market.verify.duals import linearise
 from market.verify.network import Network
-from market.verify.report import Check, Report
+from market.verify.report import Check, Report, by_subject
 
 
 def verify(record: ClearingRecord, book: Book, net: Any, feeder_sha256: str) -> Report:
@@ -22,8 +22,8 @@ def verify(record: ClearingRecord, book: Book, net: Any, feeder_sha256: str) -> 
     the book names connection points that the net does not have.
     """
     case = Case(record, book, Network(net))
-    checks = tuple(_cleared(case, feeder_sha256) if record.status == "cleared" else suspension.checks(case))
-    return Report(record.feeder, record.interval.start, record.status, checks)
+    checks = _cleared(case, feeder_sha256) if record.status == "cleared" else suspension.checks(case)
+    return Report(record.feeder, record.interval.start, record.status, by_subject(checks))
 
 
 def _cleared(case: Case, feeder_sha256: str) -> Iterator[Check]:
