@@ -17,9 +17,12 @@ class Pv:
         return min(max(modules_w, 0.0), self.rated_w)
 
     @staticmethod
-    def delivered_wh(available_wh: float, offered_wh: int, awarded_wh: int) -> float:
-        """What flows: an award below the offer curtails, a full award lets all flow."""
-        return available_wh if awarded_wh >= offered_wh else min(available_wh, float(awarded_wh))
+    def delivered_wh(available_wh: float, load_wh: float, offered_wh: int, awarded_wh: int) -> float:
+        """What the inverter gives: an award below the offer curtails, a full award lets all flow.
+
+        The offer is what the household's own load leaves over, so that load is served besides the award.
+        """
+        return available_wh if awarded_wh >= offered_wh else min(available_wh, awarded_wh + load_wh)
 
 
 @dataclass(frozen=True)

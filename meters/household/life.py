@@ -142,7 +142,7 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
         pv_wh = available_wh
         if plan is not None:
             offered_wh, awarded_wh = plan.offered("pv"), plan.awarded("pv", Side.ASK)
-            pv_wh = household.pv.delivered_wh(available_wh, offered_wh, awarded_wh)
+            pv_wh = household.pv.delivered_wh(available_wh, load_wh, offered_wh, awarded_wh)
 
     battery_wh, battery_net_wh = state.battery_wh, 0.0
     if household.battery is not None and plan is not None:

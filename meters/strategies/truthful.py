@@ -11,17 +11,20 @@ _PARTS = 2
 
 
 def truthful(situation: Situation) -> Offer:
-    """Firm is the forecast load; PV, battery and vehicle are steps at their own value."""
+    """Firm is the forecast load that the own PV leaves; its surplus, battery and vehicle are steps at their
+    own value.
+    """
     tariff = situation.tariff
     steps: list[OfferedStep] = []
+    own_wh = min(situation.load_wh, situation.pv_wh)  # it never leaves the house, and pays no fee
     if situation.pv is not None:
-        _add(steps, tariff, "pv", Side.ASK, situation.pv_wh, situation.pv.price)
+        _add(steps, tariff, "pv", Side.ASK, situation.pv_wh - own_wh, situation.pv.price)
     if situation.battery is not None:
         _offer_battery(steps, situation.battery, situation.hours, tariff)
     if situation.ev is not None:
         _offer_ev(steps, situation.ev, situation.hours, tariff)
     return Offer(
-        firm_import_wh=round(situation.load_wh),
+        firm_import_wh=round(situation.load_wh - own_wh),
         firm_q_var=-round(situation.load_q_var),
         steps=tuple(steps),
     )

@@ -53,13 +53,16 @@ def test_an_inverter_clips_and_never_consumes(modules_w: float, rated_w: float) 
 
 
 @settings(deadline=None)
-@given(energies, st.integers(0, 20_000), st.integers(0, 20_000))
-def test_only_an_award_below_the_offer_curtails(available_wh: float, offered: int, awarded: int) -> None:
-    flows_wh = Pv.delivered_wh(available_wh, offered, awarded)
+@given(energies, energies, st.integers(0, 20_000), st.integers(0, 20_000))
+def test_only_an_award_below_the_offer_curtails_and_never_below_the_own_load(
+    available_wh: float, load_wh: float, offered: int, awarded: int
+) -> None:
+    flows_wh = Pv.delivered_wh(available_wh, load_wh, offered, awarded)
     if awarded >= offered:
         assert flows_wh == available_wh
     else:
-        assert flows_wh == min(available_wh, awarded)
+        assert flows_wh == min(available_wh, awarded + load_wh)
+        assert flows_wh - load_wh <= awarded + 1e-6
 
 
 @settings(deadline=None)
