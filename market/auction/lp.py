@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import highspy
 import numpy as np
 
-from grid.errors import SolverError
 from grid.feeder import Bools, Floats, Ints
 from market.auction.columns import Columns
+from market.auction.highs import INFINITY, Highs, InfeasibleProgramError, Optimum
 from market.auction.rows import LimitKey, Tangent
 
 TRADE_PREFERENCE_EUR_PER_MWH = 1e-6
@@ -68,8 +67,6 @@ class ClearingProgram:
         self._balances: list[_Balance] = []
         self._limits: list[_Limit] = []
         self._cost = columns.group_sign * (columns.group_price / 1e3) - TRADE_PREFERENCE_EUR_PER_MWH
-        if not np.isfinite(self._cost).all():
-            raise SolverError("a price is not finite")
         tariffs = np.array([columns.import_price / 1e3, -columns.export_price / 1e3])
         self._tariffs = tariffs
         dearest = max(1.0, float(np.abs(self._cost).max(initial=0.0)), float(np.abs(tariffs).max()))
@@ -77,17 +74,7 @@ class ClearingProgram:
         self._window = WINDOW_SHARE * max(1.0, float(tariffs.sum()))
         self._lower = np.zeros(len(self._cost))
         self._upper = columns.group_kw
-        self._solver = highspy.Highs()
-        for option, value in (
-            ("output_flag", False),
-            ("presolve", "off"),
-            ("solver", "simplex"),
-            ("threads", 1),
-            ("random_seed", 1),
-            ("primal_feasibility_tolerance", 1e-9),
-            ("dual_feasibility_tolerance", 1e-9),
-        ):
-            self._solver.setOptionValue(option, value)
+        self._highs = Highs()
 
     def bound(self, lower: Floats, upper: Floats) -> None:
         """Keeps the groups' powers within these [g], kW (a step limit about a point)."""
@@ -104,8 +91,6 @@ class ClearingProgram:
         scale = tangent.scale
         slope = tangent.at_points / scale
         room_kw = -tangent.excess_pu / scale + float(slope @ injected_kw)
-        if not (np.isfinite(slope).all() and np.isfinite(room_kw)):
-            raise SolverError(f"the tangent of {tangent.key} is not finite")
         self._limits.append(_Limit(tangent.key, slope, room_kw))
 
     def drop_limits(self, keys: set[LimitKey] | None = None) -> None:
@@ -146,8 +131,37 @@ class ClearingProgram:
             solution = self._solve_free(np.ones(len(price), dtype=bool), predicted)
         return solution
 
-    def _pass(self, groups: Ints, held_kw: Floats) -> None:
-        """Gives HiGHS the program of these groups, with ``held_kw`` [k] injected by all others."""
+    def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:
+        """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""
+        columns = self._columns
+        gain = columns.group_sign * (predicted[columns.group_point] - columns.group_price / 1e3)
+        kw = np.where(gain > 0, self._upper, self._lower)
+        kw[free] = 0.0
+        groups = np.flatnonzero(free)
+        count, limits = len(groups), len(self._limits)
+        held_kw = columns.point_injections(kw)
+        try:
+            optimum = self._minimise(groups, held_kw, excess_kw_max=0.0)
+        except InfeasibleProgramError:
+            optimum = self._minimise(groups, held_kw, excess_kw_max=INFINITY)
+        kw[groups] = np.clip(optimum.values[:count], self._lower[groups], self._upper[groups])
+        point_price = np.zeros(len(columns.point_node))
+        for balance, dual in zip(self._balances, optimum.duals, strict=False):
+            point_price -= dual * balance.effect
+        dual_of_limit: dict[LimitKey, float] = {}
+        for limit, dual in zip(self._limits, optimum.duals[len(self._balances) :], strict=True):
+            point_price += dual * limit.slope
+            dual_of_limit[limit.key] = max(dual_of_limit.get(limit.key, 0.0), -float(dual))
+        return LpSolution(
+            kw=kw,
+            net_import_kw=float(optimum.values[count] - optimum.values[count + 1]),
+            point_price=point_price,
+            dual_of_limit=dual_of_limit,
+            excess_kw=float(optimum.values[count + 2 : count + 2 + limits].max(initial=0.0)),
+        )
+
+    def _minimise(self, groups: Ints, held_kw: Floats, *, excess_kw_max: float) -> Optimum:
+        """The program of these groups, with ``held_kw`` [k] injected by all others."""
         columns = self._columns
         point, sign = columns.group_point[groups], columns.group_sign[groups]
         count, balances, limits = len(groups), len(self._balances), len(self._limits)
@@ -155,75 +169,26 @@ class ClearingProgram:
         slopes = np.array([limit.slope for limit in self._limits]).reshape(limits, len(columns.point_node))
         fixed = np.array([balance.fixed_kw for balance in self._balances]) + effects @ held_kw
         room = np.array([limit.room_kw for limit in self._limits]) - slopes @ held_kw
-        unlimited = highspy.kHighsInf
         # Row-wise: the groups, then import and export in a balance, its own excess in a limit.
         balance_values = np.hstack([-effects[:, point] * sign, np.tile([1.0, -1.0], (balances, 1))])
         limit_values = np.hstack([slopes[:, point] * sign, np.full((limits, 1), -1.0)])
-        balance_index = np.tile(np.arange(count + 2, dtype=np.int32), (balances, 1))
-        limit_index = np.tile(np.arange(count + 1, dtype=np.int32), (limits, 1))
+        balance_index = np.tile(np.arange(count + 2), (balances, 1))
+        limit_index = np.tile(np.arange(count + 1), (limits, 1))
         limit_index[:, count] = np.arange(count + 2, count + 2 + limits)
         widths = np.repeat([count + 2, count + 1], [balances, limits])
-        start = np.concatenate([[0], np.cumsum(widths)]).astype(np.int32)
-        status = self._solver.passModel(
-            count + 2 + limits,
-            balances + limits,
-            int(start[-1]),
-            int(highspy.MatrixFormat.kRowwise),
-            int(highspy.ObjSense.kMinimize),
-            0.0,
-            np.concatenate([self._cost[groups], self._tariffs, np.full(limits, self._excess_cost)]),
-            np.concatenate([self._lower[groups], np.zeros(2 + limits)]),
-            np.concatenate([self._upper[groups], [unlimited, unlimited], np.zeros(limits)]),
-            np.concatenate([fixed, np.full(limits, -unlimited)]),
-            np.concatenate([fixed if self._as_equation else np.full(balances, unlimited), room]),
-            start,
-            np.concatenate([balance_index.ravel(), limit_index.ravel()]),
-            np.concatenate([balance_values.ravel(), limit_values.ravel()]),
-            np.zeros(count + 2 + limits, dtype=np.int32),
+        return self._highs.minimise(
+            cost=np.concatenate([self._cost[groups], self._tariffs, np.full(limits, self._excess_cost)]),
+            columns=(
+                np.concatenate([self._lower[groups], np.zeros(2 + limits)]),
+                np.concatenate([self._upper[groups], [INFINITY, INFINITY], np.full(limits, excess_kw_max)]),
+            ),
+            rows=(
+                np.concatenate([fixed, np.full(limits, -INFINITY)]),
+                np.concatenate([fixed if self._as_equation else np.full(balances, INFINITY), room]),
+            ),
+            matrix=(
+                np.concatenate([[0], np.cumsum(widths)]),
+                np.concatenate([balance_index.ravel(), limit_index.ravel()]),
+                np.concatenate([balance_values.ravel(), limit_values.ravel()]),
+            ),
         )
-        if status == highspy.HighsStatus.kError:
-            raise SolverError("HiGHS refused the clearing program")
-
-    def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:
-        """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""
-        columns, solver = self._columns, self._solver
-        gain = columns.group_sign * (predicted[columns.group_point] - columns.group_price / 1e3)
-        kw = np.where(gain > 0, self._upper, self._lower)
-        kw[free] = 0.0
-        groups = np.flatnonzero(free)
-        count, limits = len(groups), len(self._limits)
-        self._pass(groups, columns.point_injections(kw))
-        status = self._run()
-        if status == highspy.HighsModelStatus.kInfeasible and limits:
-            excess = np.arange(count + 2, count + 2 + limits, dtype=np.int32)
-            solver.changeColsBounds(limits, excess, np.zeros(limits), np.full(limits, highspy.kHighsInf))
-            status = self._run()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise SolverError(f"HiGHS ended with {solver.modelStatusToString(status)}")
-        found = solver.getSolution()
-        values, duals = np.array(found.col_value), np.array(found.row_dual)
-        if not (np.isfinite(values).all() and np.isfinite(duals).all()):
-            raise SolverError("HiGHS returned values that are not finite")
-        kw[groups] = np.clip(values[:count], self._lower[groups], self._upper[groups])
-        point_price = np.zeros(len(columns.point_node))
-        for balance, dual in zip(self._balances, duals, strict=False):
-            point_price -= dual * balance.effect
-        dual_of_limit: dict[LimitKey, float] = {}
-        for limit, dual in zip(self._limits, duals[len(self._balances) :], strict=True):
-            point_price += dual * limit.slope
-            dual_of_limit[limit.key] = max(dual_of_limit.get(limit.key, 0.0), -float(dual))
-        return LpSolution(
-            kw=kw,
-            net_import_kw=float(values[count] - values[count + 1]),
-            point_price=point_price,
-            dual_of_limit=dual_of_limit,
-            excess_kw=float(values[count + 2 :].max(initial=0.0)),
-        )
-
-    def _run(self) -> highspy.HighsModelStatus:
-        if self._solver.run() == highspy.HighsStatus.kError:
-            self._solver.clearSolver()  # a basis gone bad: once more, from scratch
-            if self._solver.run() == highspy.HighsStatus.kError:
-                raise SolverError("HiGHS failed to run")
-        status: highspy.HighsModelStatus = self._solver.getModelStatus()
-        return status

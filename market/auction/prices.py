@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
-from grid.errors import SolverError
 from grid.feeder import Floats, Ints
 from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
+from market.auction.highs import INFINITY, Highs, dense_rows
 from market.auction.rows import Tangent, one_end_each, tangents
 from market.auction.whole import partly_filled
 
@@ -109,10 +108,9 @@ class _DualFace:
 
 def _minimise(cost: Floats, matrix: Floats, most: Floats, bounds: Sequence[tuple[float, float]]) -> Floats:
     """The vector of least ``cost`` with ``matrix · vector ≤ most``, by HiGHS."""
-    result = linprog(cost, A_ub=matrix, b_ub=most, bounds=bounds, method="highs")
-    if result.status != 0:
-        raise SolverError(f"the price program ended with: {result.message}")
-    return np.asarray(result.x)
+    lower, upper = np.array(bounds).T
+    least = np.full(len(most), -INFINITY)
+    return Highs().minimise(cost, (lower, upper), (least, most), dense_rows(matrix)).values
 
 
 def _unique(
