@@ -92,7 +92,8 @@ class Child:
         if self._process.returncode is None:
             self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()

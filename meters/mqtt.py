@@ -14,7 +14,6 @@ Any number of sessions can share one :class:`Inbox`, so that one loop serves a w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
@@ -40,6 +39,7 @@ BATCH_WAIT_S = 0.05
 _QUIET_S = 0.002
 _BACKOFF_MIN_S = 0.2
 _BACKOFF_MAX_S = 30.0
+_END_AGAIN_S = 1.0
 _INFLIGHT_MAX = 500
 _UNCONFIRMED_MAX = 20_000
 _QOS_0_MAX = 10_000
@@ -101,7 +101,8 @@ class Inbox:
         if not self._waiting:
             self._some.clear()
             try:
-                await asyncio.wait_for(self._some.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._some.wait()
             except TimeoutError:
                 return []
         loop = asyncio.get_running_loop()
@@ -240,11 +241,13 @@ class Session:
         return True
 
     async def _end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            # Python 3.11's wait_for, inside aiomqtt, may swallow a cancellation: ask again.
+            task.cancel()
+            await asyncio.wait({task}, timeout=_END_AGAIN_S)
+        if task is not None and not task.cancelled():
+            task.result()  # it ended by itself: a defect, not to be hidden
 
     async def _keep_connected(self) -> None:
         backoff_s = _BACKOFF_MIN_S
