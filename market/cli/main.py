@@ -20,6 +20,7 @@ from grid.errors import InputError, PeergridError
 from market.cli.messages import say
 
 COMMANDS = {
+    "bench": ("market.cli.bench", "Measure how fast the parts are."),
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),

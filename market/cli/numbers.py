@@ -62,7 +62,7 @@ def _money(summary: Summary) -> Group:
         [
             Row("prices at the buses", span),
             Row("households saved against the retail tariffs", eur(savings.total_neur)),
-            Row("  on energy", eur(savings.energy_neur)),
+            Row("  on energy, after congestion and imbalance", eur(savings.energy_neur)),
             Row("  on network fees", eur(savings.network_fees_neur)),
             Row("households that paid more", f"{savings.households_worse_off} of {summary.run.households}"),
             Row("network account (congestion, losses, fees)", eur(accounts["network"])),

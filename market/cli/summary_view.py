@@ -11,7 +11,7 @@ from rich.text import Text
 
 from market.cli.numbers import number_groups
 from market.cli.summary import Summary
-from market.cli.units import percent
+from market.cli.units import eur, percent
 
 WIDTH_MAX = 100
 
@@ -44,7 +44,7 @@ def _headlines(summary: Summary) -> list[Panel]:
     savings, network, kept = summary.savings, summary.network, summary.self_sufficiency
     alarm = "red" if network.schedule.count else "green"
     return [
-        _panel(f"{savings.total_neur / 1e9:.2f} EUR", "saved together"),
+        _panel(eur(savings.total_neur), "saved together"),
         _panel(percent(kept.with_market, 0), f"self-sufficient, {percent(kept.without_market, 0)} without"),
         _panel(f"{network.schedule.count}", f"limits broken, {network.ignored.count} if ignored", alarm),
     ]

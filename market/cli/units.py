@@ -5,26 +5,32 @@ from __future__ import annotations
 NARROW_SPACE = "\u202f"
 
 
+def plain(number: float, decimals: int) -> str:
+    """A number with thousands apart and a real minus."""
+    text = f"{number:,.{decimals}f}".replace(",", NARROW_SPACE)
+    return text.replace("-", "−") if text.strip("-0.") else text.lstrip("-")
+
+
 def kwh(energy_wh: int, decimals: int = 2) -> str:
-    """Energy in kWh, thousands apart."""
-    return f"{energy_wh / 1000:,.{decimals}f} kWh".replace(",", NARROW_SPACE)
+    """Energy in kWh."""
+    return f"{plain(energy_wh / 1000, decimals)} kWh"
 
 
 def ct_per_kwh(price_ueur_per_kwh: float) -> str:
     """A price in euro cents per kWh."""
-    return f"{price_ueur_per_kwh / 10_000:,.2f} ct/kWh".replace(",", NARROW_SPACE)
+    return f"{plain(price_ueur_per_kwh / 10_000, 2)} ct/kWh"
 
 
 def eur(amount_neur: int, decimals: int = 2) -> str:
     """An amount of money in EUR."""
-    return f"{amount_neur / 1_000_000_000:,.{decimals}f} EUR".replace(",", NARROW_SPACE)
+    return f"{plain(amount_neur / 1_000_000_000, decimals)} EUR"
 
 
 def count(number: int) -> str:
-    """A number of things, thousands apart."""
-    return f"{number:,}".replace(",", NARROW_SPACE)
+    """A number of things."""
+    return plain(number, 0)
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """A share between 0 and 1 in percent."""
-    return f"{100 * share:.{decimals}f} %"
+    """A share, 1 for all of it, in percent."""
+    return f"{plain(100 * share, decimals)} %"

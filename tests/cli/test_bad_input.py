@@ -50,7 +50,10 @@ def text_book(folder: Path, old: str, new: str) -> Path:
         ({"orders": [order(), order()]}, ["orders[1].id", "a1"]),
         ({"orders": [order(side="sell")]}, ["orders[0].side", "sell"]),
         ({"orders": [order(colour="red")]}, ["orders[0].colour", "red"]),
-        ({"firm": [{"connection_point": "load:9999", "p_w": 1.0}]}, ["firm[0].connection_point", "load:9999"]),
+        (
+            {"firm": [{"connection_point": "load:9999", "p_w": 1.0}]},
+            ["firm[0].connection_point", "load:9999"],
+        ),
         ({"interval": {"start": "noon", "minutes": 15}}, ["interval.start", "noon"]),
         ({"interval": {"start": "2016-06-15T12:00:00Z", "minutes": 7}}, ["interval.minutes", "7"]),
         ({"feeder": "simbench:nowhere"}, ["simbench:nowhere"]),

@@ -9,7 +9,7 @@ from market.cli.numbers import Group
 from market.cli.report.figures import Story, day_figures
 from market.cli.report.page import Card, Page, render
 from market.cli.summary import Summary
-from market.cli.units import percent
+from market.cli.units import percent, plain
 
 
 def build_report(story: Story, groups: Sequence[Group]) -> str:
@@ -43,15 +43,16 @@ def _cards(summary: Summary) -> list[Card]:
     return [
         Card(
             "Traded between neighbours",
-            f"{energy.traded_locally_wh / 1000:,.0f}".replace(",", "\u202f"),
+            plain(energy.traded_locally_wh / 1000, 0),
             "kWh",
             f"{percent(share, 0)} of what the households used",
         ),
         Card(
             "Saved together",
-            f"{savings.total_neur / 1e9:,.2f}".replace(",", "\u202f"),
+            plain(savings.total_neur / 1e9, 2),
             "EUR",
-            f"{savings.energy_neur / 1e9:.2f} energy, {savings.network_fees_neur / 1e9:.2f} network fees",
+            f"{plain(savings.energy_neur / 1e9, 2)} energy, "
+            f"{plain(savings.network_fees_neur / 1e9, 2)} network fees",
         ),
         Card(
             "Self-sufficiency",
@@ -59,9 +60,7 @@ def _cards(summary: Summary) -> list[Card]:
             "%",
             f"{percent(kept.without_market, 0)} when each acts for itself",
         ),
-        Card(
-            "Prices at the buses", f"{low:.1f} to {high:.1f}".replace("-", "−"), "ct/kWh", "lowest to highest"
-        ),
+        Card("Prices at the buses", f"{plain(low, 1)} to {plain(high, 1)}", "ct/kWh", "lowest to highest"),
         Card(
             "A limit bound in", f"{network.intervals_bound}", f"of {summary.run.intervals} intervals", worst
         ),

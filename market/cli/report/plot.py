@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from market.cli.units import plain
+
 Point = tuple[float, float]
 
 
@@ -118,7 +120,7 @@ class Plot:
             css = "zero" if value == 0 else "grid"
             end = self.size.width - self.right
             self._axes.append(f'<path class="{css}" d="M{self.left} {place}H{end}"/>')
-            text = f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", "−")
+            text = plain(value, decimals)
             self._axes.append(
                 f'<text class="label end" x="{self.left - 6}" y="{number(self.y(value) + 4)}">{text}</text>'
             )
