@@ -30,8 +30,10 @@ def test_a_book_clears_to_one_json_document(peergrid: Callable[..., Outcome], tm
     assert record.status == "cleared"
     assert record.ac.violations == 0
     fills = {fill.order_id: fill.energy_wh for fill in record.fills}
-    assert fills["a1"] == 900, "the ask is cheaper than import"
-    assert 0 < fills["b1"] < 400, "firm energy and losses come first, and import is dearer than the bid"
+    assert fills["b1"] == 400, "the bid is dearer than the ask"
+    firm_wh = 300
+    assert fills["a1"] == 400 + firm_wh + record.losses_wh, "and the ask serves all, cheaper than import"
+    assert record.import_wh == record.export_wh == 0
 
 
 def test_a_book_clears_to_words_for_a_reader(peergrid: Callable[..., Outcome], tmp_path: Path) -> None:
