@@ -36,8 +36,9 @@ STEP_SHRINKAGE = 0.7
 HALVINGS_MAX = 30
 EXCESS_PU_TRUSTED = 0.2
 """Beyond this overload no tangents are taken."""
-NEAR_PU = 0.02
-"""Limits nearer than this to the operating point get a tangent before they are violated."""
+NEAR_VOLTAGE_PU = 0.002
+NEAR_CURRENT_SHARE = 0.02
+"""Limits nearer than this (currents: than this share of the limit) get a tangent before they are violated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ def _successive_programs(
     for balance in balances:
         program.add_balance(balance.effect, balance.fixed_kw)
     predicted: Floats | None = None
-    watched = set(limits_near(state.check, NEAR_PU)) if network else set()
+    watched = _near(columns, state) if network else set()
     _add_limits(columns, program, state, watched)
     best: Dispatch | None = None
     step = 1.0
@@ -206,7 +207,7 @@ def _successive_programs(
         program.add_balance(balance.effect, balance.fixed_kw)
         if not network:
             continue
-        near = set(limits_near(state.check, NEAR_PU))
+        near = _near(columns, state)
         if solution.excess_kw > EXCESS_KW_MIN:
             # Nothing keeps all tangents. Far from the limits that can be the tangents' fault: take fresh
             # ones, unless these were fresh and led nowhere.
@@ -223,6 +224,11 @@ def _successive_programs(
         _add_limits(columns, program, state, renewed)
     assert best is not None
     return best
+
+
+def _near(columns: Columns, state: _State) -> set[LimitKey]:
+    margins = NEAR_CURRENT_SHARE * columns.limits.loading
+    return set(limits_near(state.check, NEAR_VOLTAGE_PU, margins))
 
 
 def _add_limits(columns: Columns, program: Program, state: _State, keys: set[LimitKey]) -> None:

@@ -16,6 +16,7 @@ from grid.feeder import Floats, Ints
 
 INFINITY = highspy.kHighsInf
 TOLERANCE = 1e-9
+_CERTAIN = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible)
 
 
 class InfeasibleProgramError(SolverError):
@@ -81,9 +82,13 @@ class Highs:
         )
         if status == highspy.HighsStatus.kError:
             raise SolverError("HiGHS refused the linear program")
-        if self._solver.run() == highspy.HighsStatus.kError:
-            raise SolverError("HiGHS failed to run")
-        end = self._solver.getModelStatus()
+        end = self._run()
+        if end not in _CERTAIN:
+            # A basis gone bad, or tolerances that clash: once more from scratch, the long way.
+            self._solver.clearSolver()
+            self._solver.setOptionValue("presolve", "on")
+            end = self._run()
+            self._solver.setOptionValue("presolve", "off")
         if end == highspy.HighsModelStatus.kInfeasible:
             raise InfeasibleProgramError("HiGHS found the linear program infeasible")
         if end != highspy.HighsModelStatus.kOptimal:
@@ -93,6 +98,12 @@ class Highs:
         if not (np.isfinite(optimum.values).all() and np.isfinite(optimum.duals).all()):
             raise SolverError("HiGHS returned values that are not finite")
         return optimum
+
+    def _run(self) -> highspy.HighsModelStatus:
+        if self._solver.run() == highspy.HighsStatus.kError:
+            return highspy.HighsModelStatus.kSolveError
+        status: highspy.HighsModelStatus = self._solver.getModelStatus()
+        return status
 
 
 def dense_rows(matrix: Floats) -> tuple[Ints, Ints, Floats]:

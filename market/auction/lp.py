@@ -16,6 +16,7 @@ import numpy as np
 from grid.feeder import Bools, Floats, Ints
 from market.auction.columns import Columns
 from market.auction.highs import INFINITY, Highs, InfeasibleProgramError, Optimum
+from market.auction.predict import predict_prices
 from market.auction.rows import LimitKey, Tangent
 
 TRADE_PREFERENCE_EUR_PER_MWH = 1e-6
@@ -25,8 +26,8 @@ EXCESS_COST_FACTOR = 1e3
 """What a kW beyond a limit costs in terms of the dearest price, once nothing feasible is left."""
 FREE_GROUPS_MAX = 400
 """With no more groups than this all are columns."""
-WINDOW_SHARE = 0.02
-"""Half the first price window, in terms of the span between the tariffs."""
+FREE_GROUPS_PER_POINT = 3
+"""About how many groups of a point the first price window lets in."""
 REDUCED_COST_MIN = 1e-7
 WINDOWS_MAX = 60
 
@@ -71,7 +72,9 @@ class ClearingProgram:
         self._tariffs = tariffs
         dearest = max(1.0, float(np.abs(self._cost).max(initial=0.0)), float(np.abs(tariffs).max()))
         self._excess_cost = EXCESS_COST_FACTOR * dearest
-        self._window = WINDOW_SHARE * max(1.0, float(tariffs.sum()))
+        groups_per_point = max(1.0, len(self._cost) / max(1, len(columns.point_node)))
+        span = float(np.ptp(columns.group_price / 1e3)) if len(self._cost) else 0.0
+        self._window = max(0.01, FREE_GROUPS_PER_POINT / 2 * span / groups_per_point)
         self._lower = np.zeros(len(self._cost))
         self._upper = columns.group_kw
         self._highs = Highs()
@@ -105,11 +108,9 @@ class ClearingProgram:
         """
         columns = self._columns
         price, point = columns.group_price / 1e3, columns.group_point
+        everything = len(price) <= FREE_GROUPS_MAX and predicted is None
         if predicted is None:
-            predicted = np.full(len(columns.point_node), float(self._tariffs[0] - self._tariffs[1]) / 2)
-            everything = len(price) <= FREE_GROUPS_MAX
-        else:
-            everything = False
+            predicted = self._predict()
         low, high = predicted - self._window, predicted + self._window
         for _ in range(WINDOWS_MAX):
             free = everything | ((price >= low[point]) & (price <= high[point]))
@@ -130,6 +131,14 @@ class ClearingProgram:
         else:
             solution = self._solve_free(np.ones(len(price), dtype=bool), predicted)
         return solution
+
+    def _predict(self) -> Floats:
+        """Prices of smoothed supply and demand under the newest balance and the limits."""
+        points = len(self._columns.point_node)
+        balance = self._balances[-1]
+        slopes = np.array([limit.slope for limit in self._limits]).reshape(-1, points)
+        room_kw = np.array([limit.room_kw for limit in self._limits])
+        return predict_prices(self._columns, balance.effect, balance.fixed_kw, slopes, room_kw)
 
     def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:
         """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""

@@ -54,8 +54,10 @@ def excess_of(check: LimitCheck, key: LimitKey) -> float:
     return float(values[key.kind][key.index])
 
 
-def limits_near(check: LimitCheck, margin_pu: float) -> list[LimitKey]:
-    """Limits that are violated, or nearer than ``margin_pu``."""
+def limits_near(
+    check: LimitCheck, margin_pu: float, current_margins_pu: Floats | None = None
+) -> list[LimitKey]:
+    """Limits violated, or nearer than ``margin_pu`` (currents: than their own margin [m], if given)."""
     near: list[LimitKey] = []
     kinds: tuple[tuple[RowKind, Floats], ...] = (
         ("current", check.excess_current),
@@ -63,7 +65,8 @@ def limits_near(check: LimitCheck, margin_pu: float) -> list[LimitKey]:
         ("v_min", check.excess_v_min),
     )
     for kind, excess in kinds:
-        near.extend(LimitKey(kind, int(index)) for index in np.flatnonzero(excess > -margin_pu))
+        margin = margin_pu if kind != "current" or current_margins_pu is None else current_margins_pu
+        near.extend(LimitKey(kind, int(index)) for index in np.flatnonzero(excess > -margin))
     return near
 
 
