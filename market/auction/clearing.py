@@ -63,8 +63,14 @@ def clear_book(
     """
     columns = columns_of(book, power_flow(feeder), source)
     try:
-        found = dispatch(columns, network=network, program=_program_of(engine), out_of_time=out_of_time)
-        awards = whole_awards(columns, found, network=network)
+        if any(order.min_fill_percent for order in book.orders):
+            from market.auction.blocks import dispatch_blocks  # Pyomo, as below
+
+            columns, found, awards = dispatch_blocks(book, columns, network=network, out_of_time=out_of_time)
+        else:
+            program = _program_of(engine)
+            found = dispatch(columns, network=network, program=program, out_of_time=out_of_time)
+            awards = whole_awards(columns, found, network=network)
     except PowerFlowError as error:
         return _suspended(book, columns, None, None, str(error))
     if network and awards.check.violations:
@@ -213,6 +219,7 @@ def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards)
             for bus, row in zip(columns.feeder.bus_index, parts, strict=True)
         ),
         binding=_binding(columns, awards, prices),
+        paradoxically_rejected=_paradoxically_rejected(book, columns, parts, order_wh.tolist()),
         ac=_ac(found, awards.check),
         certificate=_certificate(book, columns, awards, prices),
     )
@@ -233,6 +240,21 @@ def _fills(book: Book, columns: Columns, parts: np.ndarray, order_wh: list[int])
             paid = max(at_point, order.limit_price)
         fills.append(Fill(order_id=order.id, energy_wh=energy_wh, price=paid))
     return tuple(fills)
+
+
+def _paradoxically_rejected(
+    book: Book, columns: Columns, parts: np.ndarray, order_wh: list[int]
+) -> tuple[str, ...]:
+    """Orders with a minimum fill that the prices would have taken, by id."""
+    node_price = dict(zip(columns.feeder.bus_node.tolist(), parts[:, [0, 5]].tolist(), strict=True))
+    rejected = []
+    for order, group, energy_wh in zip(book.orders, columns.order_group, order_wh, strict=True):
+        if order.min_fill_percent and not energy_wh:
+            price, price_q = node_price[int(columns.group_node[group])]
+            gain = price + round(order.tan_phi * price_q) - int(columns.group_price[group])
+            if gain * int(columns.group_sign[group]) > 0:
+                rejected.append(order.id)
+    return tuple(sorted(rejected))
 
 
 def _welfare_neur(book: Book, order_wh: list[int], import_wh: int, export_wh: int) -> int:

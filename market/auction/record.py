@@ -108,13 +108,15 @@ class ClearingRecord(_Part):
     prices: tuple[NodePrice, ...]
     binding: tuple[BindingLimit, ...]
     setpoints: tuple[Setpoint, ...] = ()
+    paradoxically_rejected: tuple[str, ...] = ()
+    """Orders left out for their minimum fill although their price was met."""
     ac: AcCheck
     certificate: Certificate | None
 
     def json_document(self) -> dict[str, object]:
-        """The record as JSON values; ``reason`` and ``setpoints`` only where there are any."""
+        """The record as JSON values; what is seldom there is left out where it is empty."""
         document = self.model_dump(mode="json")
-        for optional in ("reason", "setpoints"):
+        for optional in ("reason", "setpoints", "paradoxically_rejected"):
             if not document[optional]:
                 del document[optional]
         for limit in document["binding"]:

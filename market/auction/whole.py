@@ -35,11 +35,14 @@ def _operate(columns: Columns, group_wh: Ints, start: OperatingPoint) -> tuple[O
     return point, check_limits(point, columns.limits)
 
 
-def whole_awards(columns: Columns, found: Dispatch, *, network: bool = True) -> WholeAwards:
+def whole_awards(
+    columns: Columns, found: Dispatch, *, network: bool = True, least_wh: Ints | int = 0
+) -> WholeAwards:
     """The dispatch in whole Wh, AC-feasible again.
 
     Only what is partly filled changes by rounding down, by less than 1 Wh for each such group.  Where
-    that alone breaks a limit, fills that feed the violation are reduced by as many Wh as it takes.
+    that alone breaks a limit, fills that feed the violation are reduced by as many Wh as it takes, but not
+    below ``least_wh`` [g].
     """
     real_wh = found.kw * columns.hours * 1e3
     group_wh = np.minimum(np.floor(real_wh + SNAP_WH).astype(np.int64), columns.group_wh)
@@ -56,12 +59,12 @@ def whole_awards(columns: Columns, found: Dispatch, *, network: bool = True) -> 
         worst = max(tangents(columns, point, check, violated), key=lambda tangent: tangent.excess_pu)
         # pu of excess that one Wh less of each group takes away.
         relief = columns.at_groups(worst.at_points) / columns.hours / 1e3
-        able = (group_wh > 0) & (relief > 0)
+        able = (group_wh > least_wh) & (relief > 0)
         if not able.any():
             break
         group = int(np.argmax(np.where(able, relief + partly * relief.max(), -np.inf)))
         reduction = int(np.ceil((worst.excess_pu - TOLERANCE_PU / 2) / relief[group]))
-        group_wh[group] -= min(max(reduction, 1), int(group_wh[group]))
+        group_wh[group] -= min(max(reduction, 1), int((group_wh - least_wh)[group]))
         point, check = _operate(columns, group_wh, point)
     return WholeAwards(group_wh, point, check)
 

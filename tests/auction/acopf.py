@@ -11,7 +11,7 @@ from pandapower.auxiliary import OPFNotConverged
 from market.auction.columns import Columns
 
 EXT_GRID_MW_MAX = 10.0
-"""More than any low-voltage feeder carries; much wider bounds keep the interior-point method from converging."""
+"""More than any low-voltage feeder carries; with much wider bounds it does not converge."""
 
 
 def least_cost_eur_per_h(net: Any, columns: Columns, max_loading_percent: float) -> float | None:

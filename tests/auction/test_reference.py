@@ -1,4 +1,4 @@
-"""The fast path against its oracles: the Pyomo reference model, pandapower's power flow and its AC optimum."""
+"""The fast path against its oracles: the Pyomo reference, pandapower's power flow and its AC optimum."""
 
 from __future__ import annotations
 
