@@ -81,7 +81,7 @@ def show_record(record: ClearingRecord) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from market.cli.units import ct_per_kwh, kwh
+    from market.cli.units import ct_per_kwh, kwh, shadow_price
 
     console = Console(highlight=False)
     colour = "green" if record.status == "cleared" else "yellow"
@@ -116,7 +116,7 @@ def show_record(record: ClearingRecord) -> None:
         for limit in record.binding:
             at = f"{limit.loading_percent:.1f} %" if limit.v_pu is None else f"{limit.v_pu:.4f} pu"
             name = limit.element if limit.side is None else f"{limit.element} ({limit.side})"
-            limits.add_row(name, limit.kind, at, f"{limit.shadow_price_eur_per_mwh:.2f} EUR/MWh")
+            limits.add_row(name, limit.kind, at, shadow_price(limit.shadow_price_eur_per_mwh, limit.kind))
         console.print(limits)
     if record.fills:
         fills = Table(title="fills", title_justify="left", box=None, pad_edge=False)

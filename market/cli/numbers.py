@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from market.cli.summary import Limit, Summary, Violations
-from market.cli.units import count, ct_per_kwh, eur, kwh, percent
+from market.cli.summary import Summary, Violations
+from market.cli.units import count, ct_per_kwh, eur, kwh, percent, shadow_price
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def _network(summary: Summary) -> Group:
     limits = [
         Row(
             f"  {limit.element}, {limit_words(limit.kind)}",
-            f"{limit.intervals} intervals, worth up to {shadow_words(limit)}",
+            f"{interval_words(limit.intervals)}, worth up to "
+            f"{shadow_price(limit.shadow_price_max_eur_per_mwh, limit.kind)}",
         )
         for limit in network.limits
     ]
@@ -99,17 +100,16 @@ def limit_words(kind: str) -> str:
     return {"current": "current", "v_max": "highest voltage", "v_min": "lowest voltage"}[kind]
 
 
-def shadow_words(limit: Limit) -> str:
-    unit = "EUR/MWh" if limit.kind == "current" else "EUR/h per 0.01 pu"
-    return f"{limit.shadow_price_max_eur_per_mwh:,.0f} {unit}"
+def interval_words(number: int) -> str:
+    return "1 interval" if number == 1 else f"{number} intervals"
 
 
 def violation_words(found: Violations) -> str:
     words = count(found.count)
     if found.count:
-        words += f" in {found.intervals} intervals"
+        words += f" in {interval_words(found.intervals)}"
     if found.unsolvable:
-        words += f", {found.unsolvable} intervals without any solution"
+        words += f", {interval_words(found.unsolvable)} without any solution"
     if found.loading_max_percent is not None:
         voltages = f"{found.v_min_pu:.3f} to {found.v_max_pu:.3f} pu"
         words += f" (loading up to {found.loading_max_percent:.1f} %, {voltages})"

@@ -34,3 +34,8 @@ def count(number: int) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """A share, 1 for all of it, in percent."""
     return f"{plain(100 * share, decimals)} %"
+
+
+def shadow_price(price: float, kind: str) -> str:
+    """What one more unit of a limit would be worth: a MWh of rated power, or 0.01 pu for an hour."""
+    return f"{plain(price, 1)} {'EUR/MWh' if kind == 'current' else 'EUR/h per 0.01 pu'}"
