@@ -16,24 +16,27 @@ HOURS = INTERVAL_S / 3600
 class Alone:
     """Sums over households and intervals, Wh.
 
-    ``pv_available_wh`` is what the sun gave, curtailed or not, ``battery_wh`` what batteries hold throughout.
+    ``pv_available_wh`` is what the sun gave, curtailed or not, ``battery_wh`` what batteries hold at first
+    and ``battery_left_wh`` what they hold at last.
     """
 
     import_wh: int
     export_wh: int
     pv_available_wh: float
     battery_wh: float
+    battery_left_wh: float
 
     @property
     def consumption_wh(self) -> float:
-        """What the households used: drawn from the grid, or generated and not fed in."""
-        return self.import_wh + self.pv_available_wh - self.export_wh
+        """What the households used: drawn from the grid and the batteries, or generated and not fed in."""
+        from_batteries_wh = self.battery_wh - self.battery_left_wh
+        return self.import_wh + self.pv_available_wh + from_batteries_wh - self.export_wh
 
 
 def alone(homes: Sequence[Household], first_interval_start: int, intervals: int) -> Alone:
-    """PV feeds in, vehicles charge when they come home, batteries rest: nobody tells them a price."""
+    """Batteries keep what PV leaves over for later use, vehicles charge when they come home."""
     import_wh = export_wh = 0
-    pv_available_wh = battery_wh = 0.0
+    pv_available_wh = battery_wh = battery_left_wh = 0.0
     for home in homes:
         state = first_state(home, first_interval_start)
         first = state
@@ -45,4 +48,5 @@ def alone(homes: Sequence[Household], first_interval_start: int, intervals: int)
             state = live(home, state, None, INTERVAL_S)
         import_wh += state.import_wh - first.import_wh
         export_wh += state.export_wh - first.export_wh
-    return Alone(import_wh, export_wh, pv_available_wh, battery_wh)
+        battery_left_wh += state.battery_wh
+    return Alone(import_wh, export_wh, pv_available_wh, battery_wh, battery_left_wh)

@@ -129,7 +129,8 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     """The household after the interval of ``seconds`` from ``state.time``.
 
     With an award it follows it as far as physics lets it. Without (the market was silent) it does what
-    it would do without a market: PV feeds in, the vehicle charges, the battery rests.
+    it would do without a market: PV feeds in, the vehicle charges, the battery keeps the surplus for the
+    household's own use.
     """
     hours, end = seconds / 3600, state.time + seconds
     if plan is not None and plan.awarded_wh is None:
@@ -144,11 +145,17 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
             offered_wh, awarded_wh = plan.offered("pv"), plan.awarded("pv", Side.ASK)
             pv_wh = household.pv.delivered_wh(available_wh, load_wh, offered_wh, awarded_wh)
 
+    state, ev_wh = _charge_ev(household, state, plan, end, hours)
+
     battery_wh, battery_net_wh = state.battery_wh, 0.0
     if household.battery is not None and plan is not None:
         battery_wh, battery_net_wh = _run_battery(household.battery, state.battery_wh, plan, hours)
+    elif household.battery is not None:
+        left_wh = pv_wh - ev_wh - load_wh
+        battery_wh, battery_net_wh = household.battery.run(
+            state.battery_wh, max(left_wh, 0.0), max(-left_wh, 0.0), hours
+        )
 
-    state, ev_wh = _charge_ev(household, state, plan, end, hours)
     net_wh = pv_wh + battery_net_wh - ev_wh - load_wh
     counted = _count(state, net_wh)
     return replace(

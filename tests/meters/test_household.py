@@ -224,8 +224,16 @@ def test_without_an_award_a_household_lives_as_without_a_market() -> None:
     state = first_state(household, NOON)
     after = live(household, state, offered(household, state), SECONDS)
     assert after == live(household, state, None, SECONDS)
-    assert after.battery_wh == state.battery_wh
     assert after.pv_curtailed_wh == 0
+    assert after.battery_wh > state.battery_wh, "the noon's surplus is kept"
+    midnight = NOON - 12 * 3600
+    stay = household.stay_at(midnight)
+    assert stay is not None
+    charged = {"ev_arrival": stay.arrival, "ev_charged_wh": stay.need_wh}
+    alone = replace(first_state(household, midnight), battery_wh=5000.0, **charged)
+    later = live(household, alone, None, SECONDS)
+    assert later.import_wh == alone.import_wh, "the battery serves the load"
+    assert later.battery_wh < alone.battery_wh
 
 
 @pytest.mark.parametrize(
