@@ -34,6 +34,9 @@ class Columns:
     import_price: int
     export_price: int
     """What energy from and to the retailer costs and earns inside the auction, µEUR/kWh."""
+    floor: int
+    cap: int
+    """No price lies beyond these, µEUR/kWh."""
 
     point_node: Ints
     point_tan_phi: Floats
@@ -146,6 +149,8 @@ def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
         firm_q_var=firm_q_var,
         import_price=book.tariff.import_price - fee,
         export_price=book.tariff.export_price,
+        floor=book.tariff.floor - fee,
+        cap=book.tariff.cap,
         node=np.array(nodes, dtype=np.int64),
         tan_phi=np.array([order.tan_phi for order in book.orders], dtype=np.float64),
         sign=np.array([1 if order.side == "ask" else -1 for order in book.orders], dtype=np.int64),
@@ -166,6 +171,8 @@ def arrange(
     firm_q_var: Floats,
     import_price: int,
     export_price: int,
+    floor: int,
+    cap: int,
     node: Ints,
     tan_phi: Floats,
     sign: Ints,
@@ -192,6 +199,8 @@ def arrange(
         firm_q_var=firm_q_var,
         import_price=import_price,
         export_price=export_price,
+        floor=floor,
+        cap=cap,
         point_node=point_code // max(len(phis), 1),
         point_tan_phi=phis[point_code % max(len(phis), 1)] if len(phis) else np.zeros(0),
         group_point=point[heads],

@@ -25,9 +25,10 @@ from market.auction.whole import partly_filled
 
 UNIT = 1e3
 """The programs here are in EUR/MWh, thousandths of which are µEUR/kWh."""
-PRICE_NOISE = 1e-4
+PRICE_NOISE = 1e-3
 """Relative error of a price that comes with awards found by linearisation to 1 W."""
 RANK_TOLERANCE = 1e-7
+PARALLEL_TOLERANCE = 1e-6
 FACE_TOLERANCE = 1e-6
 """EUR/MWh by which an optimum found is loosened when the next objective is taken among its ties."""
 
@@ -49,15 +50,15 @@ class Prices:
     point: Floats
     lowest: Floats
     highest: Floats
-    """What the awards allow the price at each point [k] to be, µEUR/kWh (−inf, inf where nothing does)."""
+    """What the awards (else floor and cap) allow the price at each point [k] to be, µEUR/kWh."""
 
 
 def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
     """The lowest and highest price at each point that the awards allow, µEUR/kWh."""
     some, not_all = partly_filled(columns, kw)
     asks = columns.group_sign > 0
-    lowest = np.full(len(columns.point_node), -np.inf)
-    highest = np.full(len(columns.point_node), np.inf)
+    lowest = np.full(len(columns.point_node), float(columns.floor))
+    highest = np.full(len(columns.point_node), float(columns.cap))
     at_least, at_most = np.where(asks, some, not_all), np.where(asks, not_all, some)
     np.maximum.at(lowest, columns.group_point[at_least], columns.group_price[at_least])
     np.minimum.at(highest, columns.group_point[at_most], columns.group_price[at_most])
@@ -75,42 +76,85 @@ class _DualFace:
         weight: Floats,
         bounds: Sequence[tuple[float, float]],
     ) -> None:
+        self._highs = Highs()
         self._bounds = list(bounds)
-        some = np.isfinite(lowest)
-        below, above = -matrix[some], matrix[np.isfinite(highest)]
-        self._matrix = np.vstack([below, above])
-        self._most = np.concatenate([-lowest[some], highest[np.isfinite(highest)]])
+        self._matrix = np.vstack([-matrix, matrix])
+        self._pinned = matrix[lowest == highest]
         # The awards are optimal to within the solver's and the rounding's error: what little the
         # bounds contradict each other is shared out once, at the least cost in energy.
+        most = np.concatenate([-lowest, highest])
         rows, size = self._matrix.shape
-        cost = np.concatenate([np.zeros(size), weight[some], weight[np.isfinite(highest)]])
         elastic = np.hstack([self._matrix, -np.eye(rows)])
-        found = _minimise(cost, elastic, self._most, [*self._bounds, *[(0.0, np.inf)] * rows])
-        self._most = np.maximum(self._most, self._matrix @ found[:size]) + FACE_TOLERANCE
+        cost = np.concatenate([np.zeros(size), weight, weight])
+        found = self._minimise(cost, elastic, most, [*self._bounds, *[(0.0, np.inf)] * rows])
+        self._most = np.maximum(most, self._matrix @ found[:size]) + FACE_TOLERANCE
 
     def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
         """The vector that is extreme in the first objective, then in the next among those, …"""
         matrix, most = self._matrix, self._most
-        fixed: list[Floats] = []
-        vector = np.zeros(matrix.shape[1])
+        size = matrix.shape[1]
+        settled = _Span(size)
+        for row in self._pinned:
+            settled.include(row)
+        vector = np.zeros(size)
         for objective in objectives:
-            if len(fixed) == matrix.shape[1]:
-                break
-            if np.linalg.matrix_rank(np.array([*fixed, objective]), tol=RANK_TOLERANCE) == len(fixed):
+            if not settled.include(objective):
                 continue
-            vector = _minimise(sense * objective, matrix, most, self._bounds)
+            vector = self._minimise(sense * objective, matrix, most, self._bounds)
             best = float(sense * objective @ vector)
             matrix = np.vstack([matrix, sense * objective])
             most = np.append(most, best + FACE_TOLERANCE * (1.0 + abs(best)))
-            fixed.append(objective)
+            if settled.is_full:
+                break
         return vector
 
+    def _minimise(
+        self, cost: Floats, matrix: Floats, most: Floats, bounds: Sequence[tuple[float, float]]
+    ) -> Floats:
+        """The vector of least ``cost`` with ``matrix · vector ≤ most``."""
+        lower, upper = np.array(bounds).T
+        least = np.full(len(most), -INFINITY)
+        return self._highs.minimise(cost, (lower, upper), (least, most), dense_rows(matrix)).values
 
-def _minimise(cost: Floats, matrix: Floats, most: Floats, bounds: Sequence[tuple[float, float]]) -> Floats:
-    """The vector of least ``cost`` with ``matrix · vector ≤ most``, by HiGHS."""
-    lower, upper = np.array(bounds).T
-    least = np.full(len(most), -INFINITY)
-    return Highs().minimise(cost, (lower, upper), (least, most), dense_rows(matrix)).values
+
+class _Span:
+    """The directions that are settled already, as an orthonormal basis."""
+
+    def __init__(self, size: int) -> None:
+        self._basis = np.zeros((0, size))
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._basis) == self._basis.shape[1]
+
+    def include(self, direction: Floats) -> bool:
+        """Adds a direction; False where it was settled already."""
+        length = float(np.linalg.norm(direction))
+        rest = direction - (self._basis @ direction) @ self._basis
+        rest -= (self._basis @ rest) @ self._basis
+        left = float(np.linalg.norm(rest))
+        if left <= RANK_TOLERANCE * length:
+            return False
+        self._basis = np.vstack([self._basis, rest / left])
+        return True
+
+
+def _independent(rows: Sequence[Tangent]) -> tuple[Tangent, ...]:
+    """The rows that orders can tell apart: of parallel ones the first, of those no order moves none.
+
+    Lines in series carry the same current; which of them the price is due to is no fact of the market.
+    """
+    kept: list[Tangent] = []
+    directions: list[Floats] = []
+    for row in rows:
+        length = float(np.linalg.norm(row.at_points))
+        if length == 0.0:
+            continue
+        direction = row.at_points / length
+        if all(float(direction @ other) < 1 - PARALLEL_TOLERANCE for other in directions):
+            kept.append(row)
+            directions.append(direction)
+    return tuple(kept)
 
 
 def _unique(
@@ -139,8 +183,8 @@ def _unique(
 
 def _energy_only(factor: Floats, lowest: Floats, highest: Floats, floor: float, top: float) -> float:
     """μ where no limit binds: the middle of what all points allow."""
-    low = max([floor, *(lowest / factor)[np.isfinite(lowest)]])
-    high = min([top, *(highest / factor)[np.isfinite(highest)]])
+    low = max(floor, float((lowest / factor).max()))
+    high = min(top, float((highest / factor).min()))
     return float(np.clip((low + high) / 2, floor, top))
 
 
@@ -148,7 +192,7 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
     """The prices of a dispatch, with everything linearised at an operating point of (nearly) its awards."""
     feeder = columns.feeder
     by_p, by_q = point.slack_gradient
-    rows = tuple(tangents(columns, point, check, one_end_each(feeder, found.check, found.binding)))
+    rows = _independent(tangents(columns, point, check, one_end_each(feeder, found.check, found.binding)))
     scales = np.array([row.scale for row in rows])
     lowest, highest = _bounds(columns, found.kw)
     delivery = -columns.at_points(by_p, by_q)
