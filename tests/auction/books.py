@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from typing import Any
 
 import numpy as np
 import pandapower as pp
 
+from grid.catalogue import load_net
 from grid.feeder import Feeder
 from market.auction.book import Book, parse_book
 from market.auction.record import ClearingRecord
@@ -42,6 +45,16 @@ def order(id_: str, side: str, bus: int, energy_wh: int, limit_price: int, **mor
         "limit_price": limit_price,
         **more,
     }
+
+
+@functools.cache
+def _loaded(name: str) -> Any:
+    return load_net(name)
+
+
+def fresh_net(name: str) -> Any:
+    """A pandapower net of one's own; loading it again from SimBench takes seconds."""
+    return copy.deepcopy(_loaded(name))
 
 
 def random_orders(feeder: Feeder, seed: int, count: int, energy_wh_max: int) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grid.catalogue import load_net, open_feeder
+from grid.catalogue import open_feeder
 from grid.errors import InputError
 from market.auction.book import Book, parse_book
 from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
-from tests.auction.books import TARIFF, book_of, order, random_orders, violations_by_pandapower
+from tests.auction.books import TARIFF, book_of, fresh_net, order, random_orders, violations_by_pandapower
 
 RURAL1 = open_feeder("simbench:1-LV-rural1--2-sw")
 RURAL3 = open_feeder("simbench:1-LV-rural3--2-sw")
@@ -67,14 +67,14 @@ def test_cleared_awards_keep_every_limit_in_pandapowers_power_flow(code: str, se
     record = clear_book(book, feeder)
     assert_sound(book, record)
     assert record.binding, "the book is meant to make limits bind"
-    assert violations_by_pandapower(load_net(f"simbench:{code}"), feeder, book, record) == []
+    assert violations_by_pandapower(fresh_net(f"simbench:{code}"), feeder, book, record) == []
 
 
 def test_the_same_book_without_the_network_breaks_limits() -> None:
     book = book_of(random_orders(RURAL3, 3, 150, 20_000), firm=[])
     record = clear_book(book, RURAL3, network=False)
     assert record.ac.violations > 0
-    assert violations_by_pandapower(load_net("simbench:1-LV-rural3--2-sw"), RURAL3, book, record)
+    assert violations_by_pandapower(fresh_net("simbench:1-LV-rural3--2-sw"), RURAL3, book, record)
 
 
 @settings(max_examples=40, deadline=None)
