@@ -35,6 +35,8 @@ from meters.outbox import Outbox, Writes
 from meters.strategies import STRATEGIES
 
 _TICK_S = 0.25
+# Not the whole fleet at once: the market takes in the first part while the rest is still computed.
+_BATCH_MAX = 64
 _CONNECT_TIMEOUT_S = 30.0
 _FAREWELL_TIMEOUT_S = 5.0
 
@@ -147,7 +149,7 @@ class Fleet:
 
     async def _serve_batch(self) -> None:
         """Hear a batch, store what follows from it, then acknowledge and answer."""
-        batch = await self._inbox.batch(timeout_s=_TICK_S)
+        batch = await self._inbox.batch(messages_max=_BATCH_MAX, timeout_s=_TICK_S)
         now_s = asyncio.get_running_loop().time()
         writes = Writes()
         for incoming in batch:
