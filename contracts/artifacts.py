@@ -13,7 +13,7 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 from eth_hash.auto import keccak
 
-NAMES = ("DemoEuro", "MarketEscrow", "MeterRegistry")
+NAMES = ("DemoEuro", "MarketEscrow", "MarketTimelock", "MeterRegistry")
 
 # What Solidity itself reverts with: require with a text, and failed checks (division by zero, overflow).
 _BUILT_IN: tuple[dict[str, Any], ...] = (

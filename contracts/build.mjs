@@ -14,12 +14,12 @@ const require = createRequire(import.meta.url);
 const solc = require("solc");
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const DEPLOYED = ["DemoEuro", "MarketEscrow", "MeterRegistry"];
+const DEPLOYED = ["DemoEuro", "MarketEscrow", "MarketTimelock", "MeterRegistry"];
 const SETTINGS = {
   evmVersion: "prague",
   optimizer: { enabled: true, runs: 100000 },
   viaIR: true,
-  outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"] } },
+  outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "storageLayout"] } },
 };
 
 function read(path) {
@@ -38,7 +38,21 @@ function compile() {
   if (complaints.length > 0) {
     throw new Error(`solc: ${complaints.length} errors and warnings`);
   }
+  checkLayout(output.contracts);
   return output.contracts;
+}
+
+// src/ClearedCredit.sol reads and writes balances where OpenZeppelin has them; src/SettlementLimits.sol shares its
+// slot with Pausable's flag.
+function checkLayout(contracts) {
+  const layout = contracts["src/MarketEscrow.sol"].MarketEscrow.storageLayout.storage;
+  const at = (label) => layout.find((variable) => variable.label === label);
+  if (at("_balances").slot !== "0" || at("_balances").offset !== 0) {
+    throw new Error(`ERC20._balances is at slot ${at("_balances").slot}, not at 0: src/ClearedCredit.sol is wrong`);
+  }
+  if (at("_paused").slot !== at("_windowDebit").slot) {
+    throw new Error("Pausable's flag and SettlementLimits are not in one slot");
+  }
 }
 
 function artifact(contracts, name) {

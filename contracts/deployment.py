@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contracts.artifacts import load
 from contracts.chain import TRANSACTION_GAS_MAX, Call, Chain
@@ -16,7 +16,7 @@ from grid.errors import ChainError, InputError, Problem
 from market.messages.models import Address
 
 UINT32_MAX = 2**32 - 1
-UINT64_MAX = 2**64 - 1
+UINT56_MAX = 2**56 - 1
 
 
 class Deployment(BaseModel):
@@ -28,6 +28,7 @@ class Deployment(BaseModel):
     stablecoin: Address
     escrow: Address
     registry: Address
+    timelock: Address
     first_block: Annotated[int, Field(ge=0)]
 
     def write(self, path: Path) -> None:
@@ -58,7 +59,7 @@ class Deployment(BaseModel):
         """
         if chain.chain_id != self.chain_id:
             raise ChainError(f"the node is of chain {chain.chain_id}, the contracts stand on {self.chain_id}")
-        for name in ("stablecoin", "escrow", "registry"):
+        for name in ("stablecoin", "escrow", "registry", "timelock"):
             address = getattr(self, name)
             if not chain.code(address):
                 raise ChainError(f"{name}: there is no contract at {address} on chain {chain.chain_id}")
@@ -72,9 +73,16 @@ class EscrowTerms(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     symbol: Annotated[str, Field(min_length=1, max_length=16)]
     withdrawal_delay_s: Annotated[int, Field(ge=0, le=UINT32_MAX)] = 3 * 86400
-    position_debit_max: Annotated[int, Field(gt=0, le=UINT64_MAX)]
-    window_debit_max: Annotated[int, Field(gt=0, le=UINT64_MAX)]
+    position_debit_max: Annotated[int, Field(gt=0, le=UINT56_MAX)]
+    window_debit_max: Annotated[int, Field(gt=0, le=UINT56_MAX)]
     window_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 86400
+    admin_delay_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 7 * 86400
+
+    @model_validator(mode="after")
+    def _members_can_leave_before_a_change(self) -> Self:
+        if self.admin_delay_s <= self.withdrawal_delay_s:
+            raise ValueError("admin_delay_s must be longer than withdrawal_delay_s")
+        return self
 
 
 def deploy(
@@ -85,8 +93,9 @@ def deploy(
     settler: str,
     stablecoin: str | None = None,
 ) -> Deployment:
-    """Creates a market's contracts. ``sender`` becomes admin, pauser and registrar, and ``settler`` may
-    settle.
+    """Creates a market's contracts: ``sender`` becomes pauser and registrar, ``settler`` may settle.
+
+    Admin of escrow and registry is a timelock, on which ``sender`` proposes and executes.
 
     Without the address of a stablecoin a demo euro is made, which ``sender`` owns. To call it again after a
     crash gives the same contracts, not others: the journal knows what was sent.
@@ -101,19 +110,20 @@ def deploy(
             raise ChainError(f"the journal lost {batch_id}")
         return contract_address(transaction), receipt.block
 
-    admin = sender.address
-    registry, first_block = create("MeterRegistry", admin, admin)
+    operator = sender.address
+    timelock, first_block = create("MarketTimelock", terms.admin_delay_s, operator)
+    registry, _ = create("MeterRegistry", timelock, operator)
     if stablecoin is None:
-        stablecoin, _ = create("DemoEuro", admin)
+        stablecoin, _ = create("DemoEuro", operator)
     escrow, _ = create(
         "MarketEscrow",
         terms.name,
         terms.symbol,
         stablecoin,
         terms.withdrawal_delay_s,
-        admin,
+        timelock,
         settler,
-        admin,
+        operator,
         terms.position_debit_max,
         terms.window_debit_max,
         terms.window_s,
@@ -123,6 +133,7 @@ def deploy(
         stablecoin=stablecoin,
         escrow=escrow,
         registry=registry,
+        timelock=timelock,
         first_block=first_block,
     )
     deployment.check(chain)

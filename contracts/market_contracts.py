@@ -10,19 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from eth_abi.abi import decode
 from eth_hash.auto import keccak
 
 from contracts.artifacts import Artifact, load
 from contracts.chain import TRANSACTION_GAS_MAX, Call, Chain, Receipt
 from contracts.deployment import Deployment
 from contracts.permit import Permit, sign_permit
-from contracts.positions import pack_positions
+from contracts.positions import chunks_of, pack_positions
+from contracts.replacement import Replacement
 from contracts.sender import Sender
 from market.messages.signing import Binding, Signer
 
 T = TypeVar("T")
 
 _TRANSFER = keccak(b"Transfer(address,address,uint256)")
+_SETTLED = keccak(b"Settled(bytes32,uint64,uint32,bytes32,uint256,uint256)")
 _NOBODY = "0x" + "00" * 20
 
 # Upper bounds of gas, with room to spare: what is not used is not paid.
@@ -30,7 +33,9 @@ _GAS_BASE = 150_000
 _GAS_BINDING = 140_000
 _GAS_DEPOSIT = 90_000
 _GAS_PERMIT_DEPOSIT = 150_000
-_GAS_POSITION = 30_000
+# A debtor that is short costs most: its debt is a new slot, and its credit is made before it is taken.
+_GAS_POSITION = 50_000
+_GAS_REPLACEMENT = 200_000
 _GAS_READ = TRANSACTION_GAS_MAX
 
 # How many of them fit into one transaction.
@@ -48,6 +53,14 @@ class SignedBinding:
 
 
 @dataclass(frozen=True)
+class SignedReplacement:
+    """An owner's word that a meter replaces a broken one, and its signature of that (hex, r ‖ s ‖ v)."""
+
+    replacement: Replacement
+    signature: str
+
+
+@dataclass(frozen=True)
 class BoundMeter:
     """Whose a registered meter is, and the salted hash of where it stands."""
 
@@ -59,6 +72,27 @@ class BoundMeter:
 class PendingWithdrawal:
     amount_ueur: int
     due_at: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """One chunk of a batch, as the chain has it; amounts µEUR."""
+
+    chunk: int
+    root: bytes
+    positions: int
+    volume_ueur: int
+    block: int
+    transaction: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the settler: the largest debit of a position and of a window (µEUR), and its length."""
+
+    position_debit_max: int
+    window_debit_max: int
+    window_s: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +121,7 @@ class MarketContracts:
         self._stablecoin = _Contract(load("DemoEuro"), deployment.stablecoin)
         self._escrow = _Contract(load("MarketEscrow"), deployment.escrow)
         self._registry = _Contract(load("MeterRegistry"), deployment.registry)
+        self._timelock = _Contract(load("MarketTimelock"), deployment.timelock)
 
     # Meters
 
@@ -110,14 +145,29 @@ class MarketContracts:
         """Unbinds a meter; ``sender`` must be its owner."""
         return sender.send(batch_id, self._registry.write("revoke", meter, gas=_GAS_BASE))
 
+    def replace_meter(
+        self, sender: Sender, batch_id: str, replacement: SignedReplacement, binding: SignedBinding
+    ) -> Receipt:
+        """Puts a new meter in a broken one's place; ``sender`` must be the registrar."""
+        word, device = replacement.replacement, binding.binding
+        call = self._registry.write(
+            "replace",
+            (word.broken, word.meter, word.nonce, word.deadline),
+            bytes.fromhex(replacement.signature[2:]),
+            (device.meter, device.owner, device.connection_point, device.nonce, device.deadline),
+            bytes.fromhex(binding.signature[2:]),
+            gas=_GAS_REPLACEMENT,
+        )
+        return sender.send(batch_id, call)
+
     def meter(self, meter: str) -> BoundMeter | None:
         """What a meter is bound to; None where it is not."""
         ((owner, connection_point),) = self._read(self._registry, "meterOf", meter)
         return None if owner == _NOBODY else BoundMeter(owner, connection_point)
 
-    def meter_nonce(self, meter: str) -> int:
-        """The nonce that a meter's next binding has to have."""
-        return self._integer(self._registry, "nonces", meter)
+    def registry_nonce(self, signer: str) -> int:
+        """The nonce that a meter's next binding, or an owner's next replacement, has to have."""
+        return self._integer(self._registry, "nonces", signer)
 
     # Money in and out
 
@@ -191,42 +241,102 @@ class MarketContracts:
 
     def settle(
         self, sender: Sender, market: bytes, sequence: int, root: bytes, net_ueur: Mapping[str, int]
-    ) -> Receipt:
-        """Moves what each account gets (> 0) or owes (< 0); ``sender`` must be the settler.
+    ) -> list[Receipt]:
+        """Moves what each account gets (> 0) or owes (< 0), chunk by chunk; ``sender`` must be the settler.
 
         ``market`` is :func:`market.messages.signing.feeder_hash` of its id, ``root`` commits the records
-        behind the positions. A batch that was settled before, by this sender, returns its receipt again.
+        behind the positions. A batch that was settled before, by this sender, returns its receipts again.
 
-        Raises :class:`ContractRevertError` with the contract's reason, for one ``ERC20InsufficientBalance``
-        where an account owes more than it has: then nothing of the batch was applied. ValueError where the
-        positions are none.
+        Raises :class:`ContractRevertError` with the contract's reason, for one ``GuaranteeExhausted`` where
+        an account owes more than it and the guarantee have: then nothing of the chunk was applied, and the
+        batch waits. ValueError where the positions are none.
         """
-        gas = min(TRANSACTION_GAS_MAX, _GAS_BASE + _GAS_POSITION * len(net_ueur))
-        call = self._escrow.write("settle", market, sequence, root, pack_positions(net_ueur), gas=gas)
-        return sender.send(f"settle/{market.hex()}/{sequence}", call)
+        receipts = []
+        for chunk, positions in enumerate(chunks_of(net_ueur)):
+            gas = min(TRANSACTION_GAS_MAX, _GAS_BASE + _GAS_POSITION * len(positions))
+            packed = pack_positions(positions)
+            call = self._escrow.write("settle", market, sequence, chunk, root, packed, gas=gas)
+            receipts.append(sender.send(f"settle/{market.hex()}/{sequence}/{chunk}", call))
+        return receipts
 
-    def is_settled(self, market: bytes, sequence: int) -> bool:
-        (settled,) = self._read(self._escrow, "isSettled", market, sequence)
+    def is_settled(self, market: bytes, sequence: int, chunk: int = 0) -> bool:
+        (settled,) = self._read(self._escrow, "isSettled", market, sequence, chunk)
         return bool(settled)
+
+    def settled(self, market: bytes, sequence: int) -> list[Settled]:
+        """What the chain says of a batch, by chunk."""
+        topics = [_SETTLED, market, sequence.to_bytes(32, "big")]
+        logs = self._chain.logs(
+            self.deployment.escrow, topics, self.deployment.first_block, self._chain.block_number()
+        )
+        found = []
+        for log in logs:
+            chunk, root, positions, volume = decode(("uint32", "bytes32", "uint256", "uint256"), log.data)
+            found.append(Settled(chunk, root, positions, volume, log.block, log.transaction))
+        return sorted(found, key=lambda event: event.chunk)
+
+    # Guarantee and debts
+
+    def deposit_guarantee(self, sender: Sender, batch_id: str, amount_ueur: int) -> list[Receipt]:
+        """Adds stablecoin of ``sender``'s to what stands in for debtors that cannot pay."""
+        escrow = self.deployment.escrow
+        approve = self._stablecoin.write("approve", escrow, amount_ueur, gas=_GAS_BASE)
+        deposit = self._escrow.write("depositGuarantee", amount_ueur, gas=_GAS_BASE)
+        return [sender.send(f"{batch_id}/approve", approve), sender.send(f"{batch_id}/deposit", deposit)]
+
+    def guarantee(self) -> int:
+        """What is left of the guarantee, µEUR."""
+        return self._integer(self._escrow, "guarantee")
+
+    def debts(self, addresses: Iterable[str]) -> dict[str, int]:
+        """What accounts owe to the guarantee, µEUR, without those that owe nothing.
+
+        Each of these is barred from ordering until it has repaid.
+        """
+        return {account: debt for account, debt in self._each("debtOf", addresses).items() if debt}
+
+    def collect_debt(self, sender: Sender, batch_id: str, account: str) -> Receipt:
+        """Repays what ``account`` owes out of its credit, as far as that goes; anyone may be ``sender``."""
+        return sender.send(batch_id, self._escrow.write("collectDebt", account, gas=_GAS_BASE))
+
+    # Under the timelock
+
+    def propose_limits(self, sender: Sender, proposal: str, limits: Limits) -> Receipt:
+        """Announces new bounds of the settler under a name of their own; ``sender`` must be the operator."""
+        delay_s = self._integer(self._timelock, "getMinDelay")
+        arguments = (*self._limits_operation(proposal, limits), delay_s)
+        call = self._timelock.write("schedule", *arguments, gas=_GAS_BASE)
+        return sender.send(f"{proposal}/schedule", call)
+
+    def apply_limits(self, sender: Sender, proposal: str, limits: Limits) -> Receipt:
+        """Sets bounds that were announced under this name, once the timelock's delay is over."""
+        call = self._timelock.write("execute", *self._limits_operation(proposal, limits), gas=_GAS_BASE)
+        return sender.send(f"{proposal}/execute", call)
+
+    def limits(self) -> Limits:
+        """The settler's bounds now."""
+        ((position_debit_max, window_debit_max, window_s, _, _),) = self._read(self._escrow, "limits")
+        return Limits(position_debit_max, window_debit_max, window_s)
+
+    def _limits_operation(self, proposal: str, limits: Limits) -> tuple[object, ...]:
+        """Target, value, data, predecessor and salt of the timelock's operation."""
+        data = self._escrow.artifact.call_data(
+            "setLimits", limits.position_debit_max, limits.window_debit_max, limits.window_s
+        )
+        return self.deployment.escrow, 0, data, bytes(32), keccak(proposal.encode())
 
     # What there is
 
     def balances(self, addresses: Iterable[str]) -> dict[str, int]:
         """The credit of each address, µEUR."""
-        found: dict[str, int] = {}
-        for chunk in _chunks(list(addresses), _READS_MAX):
-            calls = [self._escrow.artifact.call_data("balanceOf", address) for address in chunk]
-            (results,) = self._read(self._escrow, "multicall", calls)
-            for address, result in zip(chunk, results, strict=True):
-                (found[address],) = self._escrow.artifact.result("balanceOf", result)
-        return found
+        return self._each("balanceOf", addresses)
 
     def total_supply(self) -> int:
         """All credit there is, µEUR."""
         return self._integer(self._escrow, "totalSupply")
 
     def backing(self) -> int:
-        """The stablecoin that the escrow holds, µEUR: the supply and the announced withdrawals."""
+        """The stablecoin that the escrow holds, µEUR: supply, announced withdrawals and guarantee."""
         return self._integer(self._stablecoin, "balanceOf", self.deployment.escrow)
 
     def stablecoin_balance(self, account: str) -> int:
@@ -247,6 +357,16 @@ class MarketContracts:
             )
             for log in self._chain.logs(self.deployment.escrow, [_TRANSFER], first, last)
         ]
+
+    def _each(self, function: str, addresses: Iterable[str]) -> dict[str, int]:
+        """What a function of the escrow says of each address."""
+        found: dict[str, int] = {}
+        for chunk in _chunks(list(addresses), _READS_MAX):
+            calls = [self._escrow.artifact.call_data(function, address) for address in chunk]
+            (results,) = self._read(self._escrow, "multicall", calls)
+            for address, result in zip(chunk, results, strict=True):
+                (found[address],) = self._escrow.artifact.result(function, result)
+        return found
 
     def _read(self, contract: _Contract, function: str, *arguments: object) -> tuple[Any, ...]:
         data = self._chain.call(contract.write(function, *arguments, gas=_GAS_READ), _NOBODY)

@@ -1,12 +1,47 @@
-"""Net positions of a settlement batch, packed as ``src/Positions.sol`` reads them."""
+"""Net positions of a settlement batch: cut into chunks, and packed as ``src/Positions.sol`` reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 POSITIONS_MAX = 1500
 POSITION_BYTES = 28
+
+# So many fit into one transaction (2^24 gas) even if every debtor is short and every creditor is new.
+CHUNK_POSITIONS_MAX = 450
 _AMOUNT_MAX = 2**63 - 1
+
+
+def chunks_of(net_ueur: Mapping[str, int], positions_max: int = CHUNK_POSITIONS_MAX) -> list[dict[str, int]]:
+    """Cuts a batch (µEUR by account, sum zero) into chunks that each sum to zero; at least one.
+
+    What an account gets or owes may be spread over neighbouring chunks; a batch that fits stays whole. The
+    same batch is always cut alike. Raises ValueError where the sum is not zero.
+    """
+    if total := sum(net_ueur.values()):
+        raise ValueError(f"net positions sum to {total} µEUR, not 0")
+    if sum(amount != 0 for amount in net_ueur.values()) <= positions_max:
+        return [dict(net_ueur)]
+    chunks: list[dict[str, int]] = [{}]
+    for debtor, creditor, amount in _matches(net_ueur):
+        if len(chunks[-1].keys() | {debtor, creditor}) > positions_max:
+            chunks.append({})
+        chunks[-1][debtor] = chunks[-1].get(debtor, 0) - amount
+        chunks[-1][creditor] = chunks[-1].get(creditor, 0) + amount
+    return chunks
+
+
+def _matches(net_ueur: Mapping[str, int]) -> Iterator[tuple[str, str, int]]:
+    """Who pays whom how much, debtors and creditors each by ascending account."""
+    debts = iter(sorted((account, -amount) for account, amount in net_ueur.items() if amount < 0))
+    debtor, owed = "", 0
+    for creditor, due in sorted((account, amount) for account, amount in net_ueur.items() if amount > 0):
+        while due:
+            if not owed:
+                debtor, owed = next(debts)
+            amount = min(due, owed)
+            yield debtor, creditor, amount
+            due, owed = due - amount, owed - amount
 
 
 def pack_positions(net_ueur: Mapping[str, int]) -> bytes:

@@ -6,18 +6,22 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {ClearedCredit} from "./ClearedCredit.sol";
 
 /// @title Credit in a market, backed 1:1 by a stablecoin
 /// @notice Amounts are µEUR: the stablecoin has 6 decimals and so has the credit.
 ///
 /// Invariants:
-/// - stablecoin held here >= `totalSupply()` + `pendingTotal`; it is more only if someone sent it here by mistake;
-/// - credit comes into being by a deposit of the same amount and ends by an announced withdrawal only;
+/// - stablecoin held here >= `totalSupply()` + `pendingTotal` + the guarantee; it is more only if someone sent it here
+///   by mistake;
+/// - credit comes into being by a deposit of the same amount and ends by an announced withdrawal only ({Guarantee}
+///   adds one way in and one way out);
 /// - holders cannot move credit among themselves, so what backs a holder's orders cannot run away;
 /// - what was announced is paid to its account when due: no role, no pause and no other contract is asked.
 ///
 /// @dev The stablecoin must neither take a fee on transfer nor rebase.
-abstract contract BackedCredit is ERC20 {
+abstract contract BackedCredit is ClearedCredit {
     using SafeERC20 for IERC20;
 
     struct Withdrawal {
@@ -82,30 +86,31 @@ abstract contract BackedCredit is ERC20 {
         _deposit(owner, owner, amount);
     }
 
-    /// @notice Takes `amount` µEUR out of the caller's credit at once and pays it out after {withdrawalDelay}.
-    /// @dev A further announcement adds to the pending amount and starts the delay of all of it again.
-    function announceWithdrawal(uint256 amount) external {
+    /// @notice Takes `amount` µEUR out of the caller's credit at once and pays it out after {withdrawalDelay}. Until
+    /// then it stays liable for what the caller still owes from before.
+    /// @dev What was announced earlier and is due is paid now; what is not due yet waits with the new amount.
+    function announceWithdrawal(uint256 amount) public virtual {
         require(amount > 0, ZeroAmount());
         address account = _msgSender();
         _burn(account, amount);
         pendingTotal += amount;
-        Withdrawal storage withdrawal = _withdrawals[account];
+        Withdrawal memory earlier = _withdrawals[account];
+        uint256 due = _isDue(earlier) ? earlier.amount : 0;
         // A credit of more than 2^128 µEUR cannot be: no stablecoin has a supply near it.
-        withdrawal.amount += uint128(amount);
-        withdrawal.dueAt = uint64(block.timestamp) + withdrawalDelay;
-        emit WithdrawalAnnounced(account, amount, withdrawal.amount, withdrawal.dueAt);
+        // forge-lint: disable-next-line(unsafe-typecast)
+        uint128 pending = uint128(earlier.amount - due + amount);
+        uint64 dueAt = uint64(block.timestamp) + withdrawalDelay;
+        _withdrawals[account] = Withdrawal(pending, dueAt);
+        emit WithdrawalAnnounced(account, amount, pending, dueAt);
+        if (due > 0) _payOut(account, due);
     }
 
     /// @notice Pays `account` what is due to it. Anyone may call.
     function withdraw(address account) external {
         Withdrawal memory withdrawal = _withdrawals[account];
-        require(
-            withdrawal.amount > 0 && block.timestamp >= withdrawal.dueAt, WithdrawalNotDue(account, withdrawal.dueAt)
-        );
+        require(_isDue(withdrawal), WithdrawalNotDue(account, withdrawal.dueAt));
         delete _withdrawals[account];
-        pendingTotal -= withdrawal.amount;
-        emit Withdrawn(account, withdrawal.amount);
-        stablecoin.safeTransfer(account, withdrawal.amount);
+        _payOut(account, withdrawal.amount);
     }
 
     /// @notice What `account` has announced and not been paid.
@@ -128,11 +133,38 @@ abstract contract BackedCredit is ERC20 {
         revert CreditNotTransferable();
     }
 
+    /// @dev Takes up to `amount` µEUR back from what `account` has announced and is not due: it backs credit again.
+    /// @return taken what there was, µEUR
+    function _drawPending(address account, uint256 amount) internal returns (uint256 taken) {
+        Withdrawal storage withdrawal = _withdrawals[account];
+        if (_isDue(withdrawal)) return 0;
+        taken = Math.min(withdrawal.amount, amount);
+        // It is at most what it is taken from.
+        // forge-lint: disable-next-line(unsafe-typecast)
+        withdrawal.amount -= uint128(taken);
+        pendingTotal -= taken;
+    }
+
+    /// @dev Makes a deposit credit, before it is paid.
+    function _creditDeposit(address payer, address account, uint256 amount) internal virtual {
+        _mint(account, amount);
+        emit Deposited(payer, account, amount);
+    }
+
     function _deposit(address payer, address account, uint256 amount) private {
         require(amount > 0, ZeroAmount());
         require(account != address(this), ClearingAccountRefused());
-        _mint(account, amount);
-        emit Deposited(payer, account, amount);
+        _creditDeposit(payer, account, amount);
         stablecoin.safeTransferFrom(payer, address(this), amount);
+    }
+
+    function _payOut(address account, uint256 amount) private {
+        pendingTotal -= amount;
+        emit Withdrawn(account, amount);
+        stablecoin.safeTransfer(account, amount);
+    }
+
+    function _isDue(Withdrawal memory withdrawal) private view returns (bool) {
+        return withdrawal.amount > 0 && block.timestamp >= withdrawal.dueAt;
     }
 }

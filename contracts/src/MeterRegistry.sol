@@ -5,6 +5,7 @@ import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
 /// @title Which meter stands at which connection point, and whose it is
 /// @notice The meter's own key signs that it belongs to `owner` at `connectionPoint`; the registrar brings the
@@ -12,7 +13,8 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 ///
 /// Invariants:
 /// - a meter has at most one connection point and a connection point at most one meter (a bijection);
-/// - a binding is used once: each takes the meter's next nonce, and revocation does not give it back.
+/// - a binding is used once: each takes the meter's next nonce, and revocation does not give it back;
+/// - a meter stands in for a broken one only where its owner, the new device and the registrar agree.
 contract MeterRegistry is EIP712, Nonces, AccessControl {
     /// @notice May bring bindings.
     bytes32 public constant REGISTRAR_ROLE = keccak256("REGISTRAR_ROLE");
@@ -20,6 +22,8 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
     bytes32 private constant BINDING_TYPEHASH = keccak256(
         "Binding(address meter,address owner,bytes32 connectionPoint,uint256 nonce,uint64 deadline)"
     );
+    bytes32 private constant REPLACEMENT_TYPEHASH =
+        keccak256("Replacement(address broken,address meter,uint256 nonce,uint64 deadline)");
 
     /// @notice What a meter signs.
     struct Binding {
@@ -35,6 +39,18 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
         uint64 deadline;
     }
 
+    /// @notice What an owner signs so that another of its meters takes the place of a broken one.
+    struct Replacement {
+        /// The meter that is bound now and can no longer sign.
+        address broken;
+        /// The meter that takes its owner and connection point.
+        address meter;
+        /// The owner's next nonce.
+        uint256 nonce;
+        /// Unix seconds: the last time at which the replacement can be brought.
+        uint64 deadline;
+    }
+
     struct Meter {
         address owner;
         bytes32 connectionPoint;
@@ -46,6 +62,7 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
     mapping(bytes32 connectionPoint => address) public meterAt;
 
     event MeterBound(address indexed meter, address indexed owner, bytes32 indexed connectionPoint, uint256 nonce);
+    event MeterReplaced(address indexed broken, address indexed meter, bytes32 indexed connectionPoint);
     event MeterRevoked(address indexed meter, address indexed owner, bytes32 indexed connectionPoint);
 
     /// @notice There must be one signature for each binding.
@@ -60,6 +77,12 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
     error ConnectionPointTaken(bytes32 connectionPoint, address meter);
     /// @notice Neither an owner nor a connection point can be zero.
     error EmptyBinding(address meter);
+    /// @notice The replacement came too late.
+    error ReplacementExpired(address broken, uint64 deadline);
+    /// @notice The replacement is not signed by the broken meter's owner.
+    error NotSignedByOwner(address broken, address owner);
+    /// @notice The new device's binding is not for the meter, owner and connection point of the replacement.
+    error ReplacementMismatch(address broken, address meter);
     /// @notice Only the owner of a bound meter revokes it.
     error NotMeterOwner(address meter, address caller);
 
@@ -80,14 +103,52 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
     function revoke(address meter) external {
         Meter memory bound = _meters[meter];
         require(bound.owner != address(0) && bound.owner == _msgSender(), NotMeterOwner(meter, _msgSender()));
-        delete _meters[meter];
-        delete meterAt[bound.connectionPoint];
-        emit MeterRevoked(meter, bound.owner, bound.connectionPoint);
+        _unbind(meter, bound);
+    }
+
+    /// @notice Puts a new meter in the place of a broken one: same owner, same connection point.
+    /// @param replacement the owner's word; `ownerSignature` is its EIP-712 signature, or what a contract wallet takes
+    /// for one (ERC-1271)
+    /// @param binding the new device's word; `deviceSignature` is its EIP-712 signature
+    function replace(
+        Replacement calldata replacement,
+        bytes calldata ownerSignature,
+        Binding calldata binding,
+        bytes calldata deviceSignature
+    ) external onlyRole(REGISTRAR_ROLE) {
+        address broken = replacement.broken;
+        Meter memory bound = _meters[broken];
+        require(bound.owner != address(0), NotSignedByOwner(broken, address(0)));
+        require(block.timestamp <= replacement.deadline, ReplacementExpired(broken, replacement.deadline));
+        require(
+            binding.meter == replacement.meter && binding.owner == bound.owner
+                && binding.connectionPoint == bound.connectionPoint,
+            ReplacementMismatch(broken, binding.meter)
+        );
+        bytes32 structHash = keccak256(
+            abi.encode(
+                REPLACEMENT_TYPEHASH, broken, replacement.meter, replacement.nonce, replacement.deadline
+            )
+        );
+        require(
+            SignatureChecker.isValidSignatureNowCalldata(bound.owner, _hashTypedDataV4(structHash), ownerSignature),
+            NotSignedByOwner(broken, bound.owner)
+        );
+        _useCheckedNonce(bound.owner, replacement.nonce);
+        _unbind(broken, bound);
+        _register(binding, deviceSignature);
+        emit MeterReplaced(broken, binding.meter, bound.connectionPoint);
     }
 
     /// @notice Owner and connection point of a meter; zeros where it is not bound.
     function meterOf(address meter) external view returns (Meter memory) {
         return _meters[meter];
+    }
+
+    function _unbind(address meter, Meter memory bound) private {
+        delete _meters[meter];
+        delete meterAt[bound.connectionPoint];
+        emit MeterRevoked(meter, bound.owner, bound.connectionPoint);
     }
 
     function _register(Binding calldata binding, bytes calldata signature) private {

@@ -16,13 +16,24 @@ library Positions {
         return packed.length / SIZE;
     }
 
-    /// @notice The position at `index`, which must be less than {count}: this is not checked again.
-    function read(bytes calldata packed, uint256 index) internal pure returns (address account, int256 amount) {
+    /// @return cursor where the first position lies in the calldata
+    /// @return end where the last one ends
+    function bounds(bytes calldata packed) internal pure returns (uint256 cursor, uint256 end) {
         assembly ("memory-safe") {
-            let start := add(packed.offset, mul(index, SIZE))
-            account := shr(96, calldataload(start))
-            // The 8 bytes after the address, moved to the low end with their sign.
-            amount := sar(192, calldataload(add(start, 20)))
+            cursor := packed.offset
+            end := add(cursor, packed.length)
+        }
+    }
+
+    /// @notice The position at `cursor`, which must be before the end by {SIZE} at least: this is not checked again.
+    /// @return account without dirty upper bits
+    function read(uint256 cursor) internal pure returns (address account, int256 amount) {
+        assembly ("memory-safe") {
+            // Address, amount, and four bytes that are not this position's.
+            let word := calldataload(cursor)
+            account := shr(96, word)
+            // The amount moved to the high end, then to the low end with its sign.
+            amount := sar(192, shl(160, word))
         }
     }
 }

@@ -4,25 +4,29 @@ pragma solidity 0.8.37;
 /// @title How much a settler can move
 /// @notice Bounds what a stolen settler key could do: the largest debit of one position, and the largest sum of
 /// debits in one window of time. Windows are aligned: window `n` is `[n, n + 1) · windowSeconds`, so that at most
-/// twice the bound can move within any stretch of `windowSeconds`.
-/// @dev Everything stands in one storage slot.
+/// twice the bound can move within any stretch of `windowSeconds`. Amounts are µEUR; 2^56 of them are 72 billion EUR.
+/// @dev The variables share one storage slot, and leave room there for the flag of {Pausable}.
 abstract contract SettlementLimits {
     struct Limits {
         /// Largest debit of one position, µEUR.
-        uint64 positionDebitMax;
+        uint56 positionDebitMax;
         /// Largest sum of debits in one window, µEUR.
-        uint64 windowDebitMax;
+        uint56 windowDebitMax;
         /// Length of a window, seconds.
         uint32 windowSeconds;
         /// The window that `windowDebit` counts.
         uint32 window;
         /// Sum of the debits in that window so far, µEUR.
-        uint64 windowDebit;
+        uint56 windowDebit;
     }
 
-    Limits private _limits;
+    uint56 private _positionDebitMax;
+    uint56 private _windowDebitMax;
+    uint32 private _windowSeconds;
+    uint32 private _window;
+    uint56 private _windowDebit;
 
-    event LimitsSet(uint64 positionDebitMax, uint64 windowDebitMax, uint32 windowSeconds);
+    event LimitsSet(uint56 positionDebitMax, uint56 windowDebitMax, uint32 windowSeconds);
 
     /// @notice A window must last at least a second.
     error EmptyWindow();
@@ -32,29 +36,29 @@ abstract contract SettlementLimits {
     error WindowBeyondLimit(uint256 debits, uint256 debitMax);
 
     /// @notice The bounds, and what has been used of the last window that had a settlement.
-    function limits() external view returns (Limits memory) {
-        return _limits;
-    }
-
-    function _positionDebitMax() internal view returns (uint256) {
-        return _limits.positionDebitMax;
+    function limits() public view returns (Limits memory) {
+        return Limits(_positionDebitMax, _windowDebitMax, _windowSeconds, _window, _windowDebit);
     }
 
     /// @dev A change takes effect at once and forgets what the running window has used.
-    function _setLimits(uint64 positionDebitMax, uint64 windowDebitMax, uint32 windowSeconds) internal {
+    function _setLimits(uint56 positionDebitMax, uint56 windowDebitMax, uint32 windowSeconds) internal {
         require(windowSeconds > 0, EmptyWindow());
-        _limits = Limits(positionDebitMax, windowDebitMax, windowSeconds, 0, 0);
+        _positionDebitMax = positionDebitMax;
+        _windowDebitMax = windowDebitMax;
+        _windowSeconds = windowSeconds;
+        _window = 0;
+        _windowDebit = 0;
         emit LimitsSet(positionDebitMax, windowDebitMax, windowSeconds);
     }
 
-    /// @dev Counts `debits` µEUR in the window of this block.
-    function _spendWindow(uint256 debits) internal {
-        Limits memory current = _limits;
+    /// @dev Counts `debits` µEUR in the window of this block; `current` is what {limits} returned in this call.
+    function _spendWindow(Limits memory current, uint256 debits) internal {
         uint32 window = uint32(block.timestamp / current.windowSeconds);
+        // Windows are numbers that are equal or not; nothing can be sent here to make them differ.
+        // slither-disable-next-line incorrect-equality
         uint256 spent = debits + (window == current.window ? current.windowDebit : 0);
         require(spent <= current.windowDebitMax, WindowBeyondLimit(spent, current.windowDebitMax));
-        current.window = window;
-        current.windowDebit = uint64(spent);
-        _limits = current;
+        _window = window;
+        _windowDebit = uint56(spent);
     }
 }

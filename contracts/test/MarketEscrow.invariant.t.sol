@@ -16,8 +16,14 @@ contract Members {
     MarketEscrow public immutable escrow;
     uint64 public sequence;
 
-    /// Deposits less withdrawals paid, µEUR.
+    /// Deposits, also into the guarantee, less withdrawals paid, µEUR.
     uint256 public inside;
+
+    /// What was put into the guarantee less what was taken out of it, µEUR.
+    uint256 public fund;
+
+    /// Chunks that were settled.
+    uint256 public settled;
 
     constructor() {
         euro = new DemoEuro(address(this));
@@ -29,8 +35,8 @@ contract Members {
             address(this),
             address(this),
             address(this),
-            type(uint64).max,
-            type(uint64).max,
+            type(uint56).max,
+            type(uint56).max,
             1 days
         );
         euro.mint(address(this), 1e24);
@@ -61,14 +67,68 @@ contract Members {
         // Credits by ascending account: the debtor itself may come first and get a part back.
         if (part > 0) positions = abi.encodePacked(positions, debtor, int64(part));
         positions = abi.encodePacked(positions, member(first + 1), int64(debit - part));
-        escrow.settle(MARKET, sequence++, 0, positions);
+        escrow.settle(MARKET, sequence++, 0, 0, positions);
+        ++settled;
+    }
+
+    /// A debtor that owes more than it has, within what its pending withdrawal and the guarantee have.
+    function overdraw(uint256 who, uint256 amount) external {
+        if (escrow.paused()) escrow.unpause();
+        address debtor = member(who % (COUNT - 1));
+        uint256 missing = within(amount, 0, escrow.guarantee());
+        uint64 debit = uint64(escrow.balanceOf(debtor) + missing);
+        if (debit == 0) return;
+        escrow.settle(
+            MARKET,
+            sequence++,
+            uint32(amount % 3),
+            0,
+            abi.encodePacked(debtor, -int64(debit), member(who % (COUNT - 1) + 1), int64(debit))
+        );
+        ++settled;
+    }
+
+    /// A sequence that was settled is refused, whatever its positions.
+    function repeat(uint64 earlier) external {
+        if (escrow.paused()) escrow.unpause();
+        if (sequence == 0) return;
+        earlier %= sequence;
+        for (uint32 chunk = 0; chunk < 3; ++chunk) {
+            if (!escrow.isSettled(MARKET, earlier, chunk)) continue;
+            try escrow.settle(MARKET, earlier, chunk, 0, "") {
+                assert(false);
+            } catch {}
+        }
+    }
+
+    function guarantee(uint256 amount) external {
+        amount = within(amount, 1, 1e8);
+        escrow.depositGuarantee(amount);
+        inside += amount;
+        fund += amount;
+    }
+
+    function takeBack(uint256 amount) external {
+        amount = within(amount, 0, escrow.guarantee());
+        escrow.withdrawGuarantee(address(0xF), amount);
+        inside -= amount;
+        fund -= amount;
+    }
+
+    function collect(uint256 who) external {
+        escrow.collectDebt(member(who));
     }
 
     function announce(uint256 who, uint256 amount) external {
-        uint256 credit = escrow.balanceOf(member(who));
+        address account = member(who);
+        escrow.collectDebt(account);
+        uint256 credit = escrow.balanceOf(account);
         if (credit == 0) return;
-        vm.prank(member(who));
+        uint256 before = euro.balanceOf(account);
+        vm.prank(account);
         escrow.announceWithdrawal(within(amount, 1, credit));
+        // What was due before is paid on the way.
+        inside -= euro.balanceOf(account) - before;
     }
 
     /// Whoever announced is paid when due, paused or not.
@@ -109,7 +169,15 @@ contract MarketEscrowInvariants {
 
     function invariant_CreditAndPendingWithdrawalsAreBacked() external view {
         assert(members.euro().balanceOf(address(escrow)) == members.inside());
-        assert(escrow.totalSupply() + escrow.pendingTotal() == members.inside());
+        assert(escrow.totalSupply() + escrow.pendingTotal() + escrow.guarantee() == members.inside());
+    }
+
+    function invariant_GuaranteeAndDebtsAddUp() external view {
+        uint256 debts = 0;
+        for (uint256 i = 0; i < members.COUNT(); ++i) {
+            debts += escrow.debtOf(members.member(i));
+        }
+        assert(escrow.guarantee() + debts == members.fund());
     }
 
     function invariant_BalancesAndPendingWithdrawalsAddUp() external view {
@@ -128,8 +196,26 @@ contract MarketEscrowInvariants {
     }
 
     function invariant_EachSequenceIsSettledOnce() external view {
-        uint64 next = members.sequence();
-        assert(!escrow.isSettled(members.MARKET(), next));
-        assert(next == 0 || escrow.isSettled(members.MARKET(), next - 1));
+        uint256 found = 0;
+        for (uint64 sequence = 0; sequence <= members.sequence(); ++sequence) {
+            for (uint32 chunk = 0; chunk < 3; ++chunk) {
+                if (escrow.isSettled(members.MARKET(), sequence, chunk)) ++found;
+            }
+        }
+        assert(found == members.settled());
+    }
+
+    /// Whatever happened before: after the delay everybody is paid what it announced, in any order.
+    function invariant_EveryWithdrawalIsPaidWhenDue() external {
+        vm.warp(block.timestamp + members.DELAY());
+        for (uint256 i = 0; i < members.COUNT(); ++i) {
+            address account = members.member(i);
+            uint256 pending = escrow.pendingWithdrawal(account).amount;
+            if (pending == 0) continue;
+            uint256 before = members.euro().balanceOf(account);
+            escrow.withdraw(account);
+            assert(members.euro().balanceOf(account) == before + pending);
+        }
+        assert(escrow.pendingTotal() == 0);
     }
 }

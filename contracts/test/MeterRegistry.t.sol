@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IAccessControl} from "@openzeppelin/contracts/access/IAccessControl.sol";
 import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
 import {MeterRegistry} from "../src/MeterRegistry.sol";
 import {vm, within} from "./Vm.sol";
@@ -10,6 +11,8 @@ library Devices {
     bytes32 internal constant BINDING = keccak256(
         "Binding(address meter,address owner,bytes32 connectionPoint,uint256 nonce,uint64 deadline)"
     );
+    bytes32 internal constant REPLACEMENT =
+        keccak256("Replacement(address broken,address meter,uint256 nonce,uint64 deadline)");
     bytes32 internal constant DOMAIN =
         keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
 
@@ -33,13 +36,30 @@ library Devices {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, content)));
         return abi.encodePacked(r, s, v);
     }
+
+    function signReplacement(MeterRegistry registry, uint256 key, MeterRegistry.Replacement memory replacement)
+        internal
+        view
+        returns (bytes memory)
+    {
+        bytes32 domain =
+            keccak256(abi.encode(DOMAIN, keccak256("Peergrid"), keccak256("1"), block.chainid, address(registry)));
+        bytes32 content = keccak256(
+            abi.encode(
+                REPLACEMENT, replacement.broken, replacement.meter, replacement.nonce, replacement.deadline
+            )
+        );
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, content)));
+        return abi.encodePacked(r, s, v);
+    }
 }
 
 /// @notice Binds and revokes a few meters at a few connection points, in any order.
 contract Enrolment {
     uint256 public constant METERS = 6;
     uint256 public constant POINTS = 4;
-    address public constant OWNER = address(0xA);
+    uint256 public constant OWNER_KEY = 0xA11CE;
+    address public immutable OWNER = vm.addr(OWNER_KEY);
 
     MeterRegistry public immutable registry = new MeterRegistry(address(this), address(this));
 
@@ -62,6 +82,26 @@ contract Enrolment {
             assert(free);
         } catch {
             assert(!free);
+        }
+    }
+
+    function replace(uint256 who, uint256 by) external {
+        address broken = meter(who);
+        MeterRegistry.Meter memory bound = registry.meterOf(broken);
+        uint256 key = 1 + by % METERS;
+        bool possible = bound.owner != address(0) && registry.meterOf(meter(by)).owner == address(0);
+        MeterRegistry.Replacement memory replacement =
+            MeterRegistry.Replacement(broken, meter(by), registry.nonces(OWNER), uint64(block.timestamp));
+        MeterRegistry.Binding memory binding = Devices.bind(registry, key, OWNER, bound.connectionPoint);
+        bytes memory word = Devices.signReplacement(registry, OWNER_KEY, replacement);
+        bytes memory device = Devices.sign(registry, key, binding);
+        // A meter in its own place: unbound and bound again under its next nonce.
+        if (broken == meter(by) && bound.owner != address(0)) possible = true;
+        try registry.replace(replacement, word, binding, device) {
+            assert(possible);
+            assert(registry.meterAt(bound.connectionPoint) == meter(by));
+        } catch {
+            assert(!possible);
         }
     }
 
@@ -103,6 +143,107 @@ contract MeterRegistryTest {
             assert(registry.meterOf(meter).connectionPoint == enrolment.point(i));
         }
         assert(bound == taken);
+    }
+
+    function test_OnlyWellFormedBindingsOfTheRegistrarCount() external {
+        MeterRegistry own = new MeterRegistry(address(this), address(this));
+        MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
+        bytes[] memory signatures = new bytes[](1);
+        bindings[0] = Devices.bind(own, 7, address(0xA), "point");
+        signatures[0] = Devices.sign(own, 7, bindings[0]);
+
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                IAccessControl.AccessControlUnauthorizedAccount.selector, address(0xBAD), own.REGISTRAR_ROLE()
+            )
+        );
+        vm.prank(address(0xBAD));
+        own.register(bindings, signatures);
+        vm.expectRevert(abi.encodeWithSelector(MeterRegistry.SignatureCountMismatch.selector, 1, 0));
+        own.register(bindings, new bytes[](0));
+
+        bindings[0].deadline = uint64(block.timestamp - 1);
+        vm.expectRevert(
+            abi.encodeWithSelector(
+                MeterRegistry.BindingExpired.selector, bindings[0].meter, block.timestamp - 1
+            )
+        );
+        own.register(bindings, signatures);
+        bindings[0] = Devices.bind(own, 7, address(0), "point");
+        vm.expectRevert(abi.encodeWithSelector(MeterRegistry.EmptyBinding.selector, bindings[0].meter));
+        own.register(bindings, signatures);
+    }
+
+    function test_AMeterAndAConnectionPointAreTakenOnceAndOnlyTheOwnerRevokes() external {
+        enrolment.bind(0, 0);
+        address first = enrolment.meter(0);
+        MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
+        bytes[] memory signatures = new bytes[](1);
+        bindings[0] = Devices.bind(registry, 1, address(0xA), "elsewhere");
+        signatures[0] = Devices.sign(registry, 1, bindings[0]);
+        vm.expectRevert(abi.encodeWithSelector(MeterRegistry.MeterAlreadyBound.selector, first));
+        vm.prank(address(enrolment));
+        registry.register(bindings, signatures);
+        bindings[0] = Devices.bind(registry, 2, address(0xA), enrolment.point(0));
+        signatures[0] = Devices.sign(registry, 2, bindings[0]);
+        vm.expectRevert(
+            abi.encodeWithSelector(MeterRegistry.ConnectionPointTaken.selector, enrolment.point(0), first)
+        );
+        vm.prank(address(enrolment));
+        registry.register(bindings, signatures);
+        vm.expectRevert(abi.encodeWithSelector(MeterRegistry.NotMeterOwner.selector, first, address(this)));
+        registry.revoke(first);
+    }
+
+    function test_AReplacementNeedsItsOwnerItsTimeAndItsPlace() external {
+        enrolment.bind(0, 0);
+        address broken = enrolment.meter(0);
+        address owner = enrolment.OWNER();
+        MeterRegistry.Binding memory binding = Devices.bind(registry, 2, owner, enrolment.point(0));
+        bytes memory device = Devices.sign(registry, 2, binding);
+        MeterRegistry.Replacement memory word =
+            MeterRegistry.Replacement(broken, binding.meter, registry.nonces(owner), uint64(block.timestamp));
+
+        bytes memory foreign = Devices.signReplacement(registry, 99, word);
+        _refuses(abi.encodeWithSelector(MeterRegistry.NotSignedByOwner.selector, broken, owner), word, foreign, binding, device);
+
+        bytes memory signature = Devices.signReplacement(registry, enrolment.OWNER_KEY(), word);
+        MeterRegistry.Binding memory elsewhere = Devices.bind(registry, 2, owner, enrolment.point(1));
+        _refuses(
+            abi.encodeWithSelector(MeterRegistry.ReplacementMismatch.selector, broken, binding.meter),
+            word,
+            signature,
+            elsewhere,
+            device
+        );
+        vm.warp(block.timestamp + 1);
+        _refuses(
+            abi.encodeWithSelector(MeterRegistry.ReplacementExpired.selector, broken, block.timestamp - 1),
+            word,
+            signature,
+            binding,
+            device
+        );
+        word.broken = enrolment.meter(5);
+        _refuses(
+            abi.encodeWithSelector(MeterRegistry.NotSignedByOwner.selector, word.broken, address(0)),
+            word,
+            signature,
+            binding,
+            device
+        );
+    }
+
+    function _refuses(
+        bytes memory reason,
+        MeterRegistry.Replacement memory word,
+        bytes memory signature,
+        MeterRegistry.Binding memory binding,
+        bytes memory device
+    ) private {
+        vm.expectRevert(reason);
+        vm.prank(address(enrolment));
+        registry.replace(word, signature, binding, device);
     }
 
     function testFuzz_OnlyTheMetersKeyBindsIt(uint256 meterKey, uint256 otherKey) external {

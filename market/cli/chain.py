@@ -18,7 +18,7 @@ from market.service.settler import ContractSettler
 from market.service.store import Store
 from market.service.store.journal import StoreJournal
 
-CONTRACTS = ("MeterRegistry", "DemoEuro", "MarketEscrow")
+CONTRACTS = ("MarketTimelock", "MeterRegistry", "DemoEuro", "MarketEscrow")
 SETUP_BEFORE_S = 3600  # of the first interval, on the chain's clock
 
 

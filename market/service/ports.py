@@ -35,7 +35,7 @@ class Physics:
 
 @dataclass(frozen=True)
 class Sent:
-    """How a batch went on the chain."""
+    """How a batch went on the chain: its last transaction, and the gas of all of them."""
 
     tx_hash: str
     gas: int

@@ -29,8 +29,8 @@ class ContractSettler:
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
             self._block_clock.advance_to(at)
-        receipt = self._contracts.settle(self._sender, self._market, sequence, root, positions)
-        return Sent(receipt.hash, receipt.gas_used)
+        receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
+        return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
 
     def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
         return self._contracts.balances(addresses)

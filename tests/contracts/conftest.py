@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from contracts.sender import Sender
 from market.messages.signing import Domain, Signer, feeder_hash
 
 START = 1_466_000_000
+HOUSEHOLDS = ("rich", "poor", "idle")
 TERMS = EscrowTerms(
     name="Peergrid test",
     symbol="PGT",
@@ -28,6 +30,7 @@ TERMS = EscrowTerms(
     position_debit_max=50_000_000,
     window_debit_max=100_000_000,
     window_s=86400,
+    admin_delay_s=7200,
 )
 
 
@@ -73,12 +76,15 @@ class Stand:
             "MarketEscrow": self.deployment.escrow,
             "DemoEuro": self.deployment.stablecoin,
             "MeterRegistry": self.deployment.registry,
+            "MarketTimelock": self.deployment.timelock,
         }
         data = load(contract).call_data(function, *arguments)
         call = Call(f"{contract}.{function}", addresses[contract], data, gas)
         return self.sender(signer).send(f"call/{next(self.numbers)}", call)
 
-    def settle_packed(self, packed: bytes, sequence: int = 0, signer: Signer | None = None) -> Receipt:
+    def settle_packed(
+        self, packed: bytes, sequence: int = 0, signer: Signer | None = None, chunk: int = 0
+    ) -> Receipt:
         """Settles bytes as they are, well formed or not."""
         return self.send(
             signer or self.settler,
@@ -86,6 +92,7 @@ class Stand:
             "settle",
             self.market,
             sequence,
+            chunk,
             self.root,
             packed,
             gas=16_000_000,
@@ -94,7 +101,10 @@ class Stand:
     def settle(self, net_ueur: dict[str, int], sequence: int = 0) -> Receipt:
         """Settles net positions of households by name."""
         positions = {self.address(name): amount for name, amount in net_ueur.items()}
-        return self.contracts.settle(self.sender(self.settler), self.market, sequence, self.root, positions)
+        (receipt,) = self.contracts.settle(
+            self.sender(self.settler), self.market, sequence, self.root, positions
+        )
+        return receipt
 
     @staticmethod
     def key(role: str) -> Signer:
@@ -124,22 +134,38 @@ def key(role: str) -> Signer:
     return Signer(keccak(f"peergrid test {role}".encode()))
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    clock = Clock()
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with chain and journal of a stand: made once, copied for each test."""
+    folder = tmp_path_factory.mktemp("ready")
     operator, settler = key("operator"), key("settler")
-    households = {name: key(name) for name in ("rich", "poor", "idle")}
+    households = {name: key(name) for name in HOUSEHOLDS}
     funded = [signer.address for signer in (operator, settler, *households.values())]
-    chain = EmbeddedChain(tmp_path / "chain.sqlite", lambda: clock.now, funded)
-    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    chain = EmbeddedChain(folder / "chain.sqlite", lambda: START, funded)
+    journal = SqliteJournal(folder / "journal.sqlite")
     sender = Sender(chain, operator, journal)
-    deployment = deploy(chain, sender, journal, TERMS, settler.address)
-    contracts = MarketContracts(chain, deployment)
+    contracts = MarketContracts(chain, deploy(chain, sender, journal, TERMS, settler.address))
     contracts.fund(
         sender,
         "fund",
         {households["rich"].address: 60_000_000, households["poor"].address: 1_000_000},
     )
+    journal.disconnect()
+    chain.close()
+    return folder
+
+
+@pytest.fixture
+def stand(ready: Path, tmp_path: Path) -> Iterator[Stand]:
+    shutil.copytree(ready, tmp_path, dirs_exist_ok=True)
+    clock = Clock()
+    operator, settler = key("operator"), key("settler")
+    households = {name: key(name) for name in HOUSEHOLDS}
+    chain = EmbeddedChain(tmp_path / "chain.sqlite", lambda: clock.now)
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    sender = Sender(chain, operator, journal)
+    deployment = deploy(chain, sender, journal, TERMS, settler.address)
+    contracts = MarketContracts(chain, deployment)
     yield Stand(tmp_path, clock, chain, journal, operator, settler, households, deployment, contracts)
     journal.disconnect()
     chain.close()

@@ -72,8 +72,8 @@ def test_a_settler_that_is_killed_again_and_again_settles_every_batch_once(tmp_p
     assert reported
     assert contracts.balances(expected) == expected
     assert contracts.total_supply() == sum(expected.values())
-    # Each transaction has a block of its own: deploy 3, mint, approve, deposit, and the batches.
-    assert chain.block_number() == 6 + BATCHES
+    # Each transaction has a block of its own: deploy 4, mint, approve, deposit, and the batches.
+    assert chain.block_number() == 7 + BATCHES
     assert not journal.pending(operator.address)
     journal.disconnect()
     chain.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.positions import POSITION_BYTES, POSITIONS_MAX, pack_positions, unpack_positions
+from contracts.positions import POSITION_BYTES, POSITIONS_MAX, chunks_of, pack_positions, unpack_positions
 
 ACCOUNTS = st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())
 AMOUNTS = st.integers(min_value=-(2**55), max_value=2**55)
@@ -65,6 +65,27 @@ def test_more_positions_than_a_batch_may_have_are_refused() -> None:
     net = {f"0x{number:040x}": 1 for number in range(1, POSITIONS_MAX + 1)}
     with pytest.raises(ValueError, match="1501 positions"):
         pack_positions({**net, BOB: -POSITIONS_MAX})
+
+
+@given(nets(), st.integers(min_value=2, max_value=7))
+def test_chunks_add_up_to_the_batch_and_each_of_them_to_zero(net: dict[str, int], positions_max: int) -> None:
+    chunks = chunks_of(net, positions_max)
+    total: dict[str, int] = {}
+    for chunk in chunks:
+        assert sum(chunk.values()) == 0
+        assert sum(amount != 0 for amount in chunk.values()) <= positions_max
+        for account, amount in chunk.items():
+            total[account] = total.get(account, 0) + amount
+    assert {a: v for a, v in total.items() if v} == {a: v for a, v in net.items() if v}
+    # Nobody pays in one chunk and earns in another.
+    assert all(net[account] * amount > 0 for chunk in chunks for account, amount in chunk.items() if amount)
+
+
+def test_a_batch_that_fits_stays_whole_and_one_that_does_not_sum_to_zero_is_refused() -> None:
+    assert chunks_of({}) == [{}]
+    assert chunks_of({ALICE: 2, BOB: -2}) == [{ALICE: 2, BOB: -2}]
+    with pytest.raises(ValueError, match="sum to 1"):
+        chunks_of({ALICE: 2, BOB: -1})
 
 
 def test_bytes_that_are_no_whole_positions_are_refused() -> None:

@@ -7,7 +7,8 @@ import dataclasses
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
-from contracts.market_contracts import SignedBinding
+from contracts.market_contracts import SignedBinding, SignedReplacement
+from contracts.replacement import Replacement
 from market.messages.signing import Binding, Domain, Signer, recover
 
 
@@ -39,7 +40,7 @@ def test_meters_are_bound_in_batches(stand) -> None:
     for meter, word in zip(meters, words, strict=True):
         bound = stand.contracts.meter(meter.address)
         assert (bound.owner, bound.connection_point) == (word.owner, word.connection_point)
-        assert stand.contracts.meter_nonce(meter.address) == 1
+        assert stand.contracts.registry_nonce(meter.address) == 1
 
 
 def test_the_binding_that_the_chain_checks_is_the_one_that_eth_account_signs(stand) -> None:
@@ -127,6 +128,47 @@ def test_a_binding_is_not_replayed_after_revocation(stand) -> None:
 
     register(stand, "anew", signed(stand.domain, meter, binding(stand, meter, nonce=1)))
     assert stand.contracts.meter(meter.address).owner == stand.address("rich")
+
+
+def replacing(stand, owner: Signer, broken: Signer, meter: Signer, **changes) -> SignedReplacement:
+    fields = {"broken": broken.address, "meter": meter.address, "nonce": 0, "deadline": stand.clock.now + 600}
+    word = Replacement(**{**fields, **changes})
+    return SignedReplacement(word, owner.sign_digest(stand.domain.digest(word.struct_hash())))
+
+
+def test_a_broken_meter_is_replaced_with_the_word_of_its_owner_and_of_the_new_device(stand) -> None:
+    broken, device = stand.key("broken"), stand.key("device")
+    rich, operator = stand.households["rich"], stand.sender(stand.operator)
+    register(stand, "r", signed(stand.domain, broken, binding(stand, broken)))
+    word = replacing(stand, rich, broken, device)
+    own = signed(stand.domain, device, binding(stand, device))
+    replace = stand.contracts.replace_meter
+
+    with stand.refuses("AccessControlUnauthorizedAccount"):
+        replace(stand.sender(rich), "by the owner alone", word, own)
+    with stand.refuses("NotSignedByOwner", owner=rich.address):
+        replace(operator, "a", replacing(stand, stand.operator, broken, device), own)
+    with stand.refuses("NotSignedByMeter", meter=device.address):
+        replace(operator, "b", word, signed(stand.domain, broken, binding(stand, device)))
+    with stand.refuses("ReplacementMismatch", meter=device.address):
+        moved = binding(stand, device, point=b"\10" * 32)
+        replace(operator, "c", word, signed(stand.domain, device, moved))
+    with stand.refuses("ReplacementMismatch", meter=broken.address):
+        replace(operator, "d", word, signed(stand.domain, broken, binding(stand, broken, nonce=1)))
+    with stand.refuses("ReplacementExpired"):
+        replace(operator, "e", replacing(stand, rich, broken, device, deadline=stand.clock.now - 9), own)
+
+    replace(operator, "f", word, own)
+    assert stand.contracts.meter(broken.address) is None
+    bound = stand.contracts.meter(device.address)
+    assert (bound.owner, bound.connection_point) == (rich.address, b"\7" * 32)
+    with stand.refuses("NotSignedByOwner"):
+        replace(operator, "g", word, own)
+    # The owner's word counts once: it does not bring the broken meter's successor back another time.
+    again = replacing(stand, rich, device, broken, nonce=0)
+    back = signed(stand.domain, broken, binding(stand, broken, nonce=1))
+    with stand.refuses("InvalidAccountNonce", account=rich.address, currentNonce=1):
+        replace(operator, "h", again, back)
 
 
 def test_only_the_owner_revokes(stand) -> None:

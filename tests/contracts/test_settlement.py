@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contracts.market_contracts import Limits
 from contracts.positions import pack_positions
 
 ZERO = "0x" + "00" * 20
@@ -71,12 +72,83 @@ def test_the_contract_refuses_a_sequence_that_was_settled(stand) -> None:
     assert stand.balances()["poor"] == 3 * EUR
 
 
-def test_an_account_that_owes_more_than_it_has_stops_the_whole_batch(stand) -> None:
-    with stand.refuses("ERC20InsufficientBalance", sender=stand.address("poor"), balance=EUR, needed=EUR + 1):
-        stand.settle({"rich": -EUR, "poor": -EUR - 1, "idle": 2 * EUR + 1})
+def test_an_overdraft_beyond_the_guarantee_stops_the_batch_and_it_goes_on_when_there_is_one(stand) -> None:
+    net = {"rich": -EUR, "poor": -EUR - 1, "idle": 2 * EUR + 1}
+    with stand.refuses("GuaranteeExhausted", account=stand.address("poor"), missing=1, guarantee=0):
+        stand.settle(net)
 
     assert stand.balances() == {"rich": 60 * EUR, "poor": EUR, "idle": 0}
     assert not stand.contracts.is_settled(stand.market, 0)
+
+    guarantee(stand, 5)
+    stand.settle(net)
+    assert stand.balances() == {"rich": 59 * EUR, "poor": 0, "idle": 2 * EUR + 1}
+    assert stand.contracts.guarantee() == 4
+    assert stand.contracts.debts([stand.address(name) for name in stand.households]) == {
+        stand.address("poor"): 1
+    }
+
+
+def guarantee(stand, amount: int) -> None:
+    operator = stand.sender(stand.operator)
+    stand.contracts.mint(operator, "guarantee/mint", operator.address, amount)
+    stand.contracts.deposit_guarantee(operator, "guarantee", amount)
+
+
+def test_a_shortfall_is_drawn_from_what_its_account_wants_to_withdraw_before_the_guarantee(stand) -> None:
+    guarantee(stand, 5 * EUR)
+    poor = stand.households["poor"]
+    stand.contracts.announce_withdrawal(stand.sender(poor), "announce", EUR)
+
+    stand.settle({"poor": -3 * EUR, "idle": 3 * EUR})
+
+    assert stand.contracts.pending_withdrawal(poor.address).amount_ueur == 0
+    assert stand.contracts.guarantee() == 3 * EUR
+    assert stand.contracts.debts([poor.address]) == {poor.address: 2 * EUR}
+    # What backs everything is where it was.
+    assert stand.contracts.total_supply() == 63 * EUR
+    assert stand.contracts.backing() == 66 * EUR
+
+
+def test_a_debtor_repays_before_it_has_credit_again(stand) -> None:
+    guarantee(stand, 5 * EUR)
+    poor = stand.households["poor"]
+    stand.settle({"poor": -3 * EUR, "idle": 3 * EUR})
+
+    stand.settle({"rich": -EUR, "poor": EUR}, sequence=1)
+    with stand.refuses("ERC20InsufficientBalance"):
+        stand.contracts.announce_withdrawal(stand.sender(poor), "announce", EUR)
+    stand.contracts.collect_debt(stand.sender(stand.settler), "collect", poor.address)
+    assert stand.balances()["poor"] == 0
+    assert stand.contracts.debts([poor.address]) == {poor.address: EUR}
+
+    stand.contracts.fund(stand.sender(stand.operator), "rescue", {poor.address: 4 * EUR})
+    assert stand.contracts.debts([poor.address]) == {}
+    assert stand.balances()["poor"] == 3 * EUR
+    assert stand.contracts.guarantee() == 5 * EUR
+
+
+def test_a_batch_of_many_accounts_goes_in_chunks_that_are_settled_once_each(stand) -> None:
+    rich = stand.address("rich")
+    net = {f"0x{number:040x}": 2 for number in range(1, 501)} | {rich: -1000}
+    sender = stand.sender(stand.settler)
+    receipts = stand.contracts.settle(sender, stand.market, 0, stand.root, net)
+
+    assert len(receipts) == 2
+    assert stand.contracts.settle(sender, stand.market, 0, stand.root, net) == receipts
+    found = stand.contracts.balances(net)
+    assert {account: amount for account, amount in found.items() if account != rich} == {
+        account: 2 for account in net if account != rich
+    }
+    events = stand.contracts.settled(stand.market, 0)
+    assert [(event.chunk, event.root, event.positions) for event in events] == [
+        (0, stand.root, 450),
+        (1, stand.root, 52),
+    ]
+    assert sum(event.volume_ueur for event in events) == 1000
+    assert [stand.contracts.is_settled(stand.market, 0, chunk) for chunk in range(3)] == [True, True, False]
+    with stand.refuses("AlreadySettled", sequence=0, chunk=1):
+        stand.settle_packed(b"", chunk=1)
 
 
 def test_debits_and_credits_must_be_equal(stand) -> None:
@@ -106,7 +178,7 @@ def test_debits_come_before_credits_and_accounts_ascend(stand) -> None:
     for packed, index in batches.values():
         with stand.refuses("PositionOutOfOrder", index=index):
             stand.settle_packed(packed)
-    with stand.refuses("UnbalancedPositions", debits=0):
+    with stand.refuses("PositionOutOfOrder", index=1):
         stand.settle_packed(at(low, 5) + at(high, -5))
 
 
@@ -153,15 +225,22 @@ def test_a_window_moves_at_most_its_bound_and_the_next_one_starts_anew(stand) ->
     assert stand.settle({"rich": -1, "idle": 1}, sequence=2).succeeded
 
 
-def test_only_the_admin_sets_the_bounds(stand) -> None:
-    with stand.refuses("AccessControlUnauthorizedAccount", account=stand.settler.address):
-        stand.send(stand.settler, "MarketEscrow", "setLimits", 1, 1, 1)
-    with stand.refuses("EmptyWindow"):
-        stand.send(stand.operator, "MarketEscrow", "setLimits", 1, 1, 0)
-    stand.send(stand.operator, "MarketEscrow", "setLimits", 10, 15, 3600)
+def test_only_the_timelock_sets_the_bounds_and_takes_back_the_guarantee(stand) -> None:
+    for signer in (stand.settler, stand.operator):
+        with stand.refuses("AccessControlUnauthorizedAccount", account=signer.address):
+            stand.send(signer, "MarketEscrow", "setLimits", 1, 1, 1)
+    operator, limits = stand.sender(stand.operator), Limits(10, 15, 3600)
+    stand.contracts.propose_limits(operator, "tighter", limits)
+    with stand.refuses("TimelockUnexpectedOperationState"):
+        stand.contracts.apply_limits(operator, "tighter", limits)
+    stand.clock.now += stand.terms.admin_delay_s + 100
+    stand.contracts.apply_limits(operator, "tighter", limits)
+    assert stand.contracts.limits() == limits
     with stand.refuses("PositionBeyondLimit", debit=11, debitMax=10):
         stand.settle({"rich": -11, "idle": 11})
     stand.settle({"rich": -10, "idle": 10})
+    with stand.refuses("AccessControlUnauthorizedAccount", account=stand.operator.address):
+        stand.send(stand.operator, "MarketEscrow", "withdrawGuarantee", stand.operator.address, 1)
 
 
 def test_a_batch_without_positions_commits_its_root_alone(stand) -> None:

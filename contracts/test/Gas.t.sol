@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {DemoEuro} from "../src/DemoEuro.sol";
+import {MarketEscrow} from "../src/MarketEscrow.sol";
+import {vm} from "./Vm.sol";
+
+/// @notice Gas of a settlement between accounts that all have credit, as whole transactions: `snapshots/Gas.json`.
+/// contracts/forge.sh fails where that changes.
+contract Gas {
+    bytes32 private constant MARKET = keccak256("test");
+
+    MarketEscrow private escrow;
+
+    function setUp() external {
+        vm.warp(1_700_000_000);
+        DemoEuro euro = new DemoEuro(address(this));
+        escrow = new MarketEscrow(
+            "Test", "T", euro, 1 hours, address(this), address(this), address(this), 1e12, 1e15, 1 days
+        );
+        euro.mint(address(this), 1e24);
+        euro.approve(address(escrow), 1e24);
+        for (uint256 i = 0; i < 1500; ++i) {
+            escrow.depositFor(account(i), 1e9);
+        }
+        escrow.settle(MARKET, 0, 0, "root", batch(2));
+    }
+
+    /// forge-config: default.isolate = true
+    function test_Settle100Accounts() external {
+        escrow.settle(MARKET, 1, 0, "root", batch(100));
+        vm.snapshotGasLastCall("settle 100 accounts");
+    }
+
+    /// forge-config: default.isolate = true
+    function test_Settle1500Accounts() external {
+        escrow.settle(MARKET, 1, 0, "root", batch(1500));
+        uint256 gas = vm.snapshotGasLastCall("settle 1500 accounts");
+        // EIP-7825: it fits into a transaction.
+        assert(gas < 2 ** 24);
+    }
+
+    /// The dearest chunk that `contracts/positions.py` makes (450 positions): every debtor short, every creditor new.
+    /// forge-config: default.isolate = true
+    function test_SettleTheDearestChunk() external {
+        escrow.depositGuarantee(1e12);
+        bytes memory positions = batch(450);
+        for (uint256 i = 0; i < 450; ++i) {
+            // Other accounts than those that have credit.
+            positions[i * 28] = 0x22;
+        }
+        escrow.settle(MARKET, 1, 0, "root", positions);
+        assert(vm.snapshotGasLastCall("settle 225 short debtors and 225 new creditors") < 2 ** 24);
+    }
+
+    function account(uint256 index) private pure returns (address) {
+        // Addresses without zero bytes, like most.
+        return address(uint160(0x1111111111111111111111111111111111110000) + uint160(index) * 9);
+    }
+
+    /// The first half pays the second half, each another amount of about a euro.
+    function batch(uint256 count) private pure returns (bytes memory positions) {
+        positions = new bytes(count * 28);
+        for (uint256 i = 0; i < count; ++i) {
+            int64 amount = int64(int256(1_000_000 + (i % (count / 2)) * 7));
+            bytes32 packed = bytes32(abi.encodePacked(account(i), i < count / 2 ? -amount : amount));
+            assembly ("memory-safe") {
+                let place := add(add(positions, 32), mul(i, 28))
+                let rest := and(mload(place), 0xffffffff)
+                mstore(place, or(packed, rest))
+            }
+        }
+    }
+}
