@@ -33,6 +33,9 @@ DUAL_MIN = 1e-9
 """EUR/MWh from which on a row counts as priced."""
 EXCESS_KW_MIN = 1e-6
 STEP_SHRINKAGE = 0.7
+STEP_GROWTH = 2.0
+GAIN_MIN = 1e-3
+"""EUR/MWh, the smallest step of a price."""
 HALVINGS_MAX = 30
 EXCESS_PU_TRUSTED = 0.2
 """Beyond this overload no tangents are taken."""
@@ -47,8 +50,8 @@ class Dispatch:
 
     ``binding`` are the limits that the optimum rests on, ``feasible`` says whether AC keeps every limit
     (to 1e-6 pu).  ``stale_rows`` counts tangents that carry a price and no longer hold at the operating
-    point, that of the slack power among them where it is off by 1 W (``mismatch_w``): with none left, the
-    optimum is settled.
+    point: that of the slack power among them where it is off by 1 W (``mismatch_w``), and a step limit that
+    still holds a group back.  With none left, the optimum is settled.
     """
 
     kw: Floats
@@ -175,11 +178,13 @@ def _successive_programs(
     step = 1.0
     exceeding = False
     for round_ in range(1, ROUNDS_MAX + 1):
+        lower, upper = np.zeros(len(columns.group_kw)), columns.group_kw
         if round_ >= STEP_LIMIT_FROM_ROUND:
-            step *= STEP_SHRINKAGE
-            reach = columns.group_kw * step
-            program.bound(np.maximum(state.kw - reach, 0.0), np.minimum(state.kw + reach, columns.group_kw))
+            lower = np.maximum(state.kw - step * columns.group_kw, 0.0)
+            upper = np.minimum(state.kw + step * columns.group_kw, columns.group_kw)
+            program.bound(lower, upper)
         solution = program.solve(predicted)
+        held = _held(columns, solution, lower, upper)
         predicted = solution.point_price
         before, state = state, _towards(columns, state, solution.kw, network)
         mismatch_w = state.point.slack_w - solution.net_import_kw * 1e3
@@ -194,7 +199,7 @@ def _successive_programs(
             binding=tuple(sorted(priced - stale | tight)),
             mismatch_w=mismatch_w,
             iterations=round_ + len(balances) - 1,
-            stale_rows=len(stale) + (abs(mismatch_w) >= MISMATCH_W_MAX),
+            stale_rows=len(stale) + (abs(mismatch_w) >= MISMATCH_W_MAX) + held,
             feasible=not violated,
         )
         if result.feasible and result.settled:
@@ -203,6 +208,8 @@ def _successive_programs(
             best = result
         if out_of_time():
             return best
+        if round_ >= STEP_LIMIT_FROM_ROUND:
+            step *= STEP_GROWTH if held and result.stale_rows == 1 and result.feasible else STEP_SHRINKAGE
         balance = _balance_at(columns, state)
         program.add_balance(balance.effect, balance.fixed_kw)
         if not network:
@@ -224,6 +231,14 @@ def _successive_programs(
         _add_limits(columns, program, state, renewed)
     assert best is not None
     return best
+
+
+def _held(columns: Columns, solution: LpSolution, lower: Floats, upper: Floats) -> bool:
+    """Whether it was the step limit that kept a group from moving on."""
+    gain = columns.group_sign * (solution.point_price[columns.group_point] - columns.group_price / 1e3)
+    up = (solution.kw >= upper) & (upper < columns.group_kw) & (gain > GAIN_MIN)
+    down = (solution.kw <= lower) & (lower > 0.0) & (gain < -GAIN_MIN)
+    return bool((up | down).any())
 
 
 def _near(columns: Columns, state: _State) -> set[LimitKey]:
