@@ -24,6 +24,7 @@ from meters.fleet import FleetConfig, running
 from meters.lifeline import Child
 
 DATABASE = "market.sqlite"
+AWARD_PATIENCE_S = 20.0  # awards leave before the next gate opens: only a lost one takes this long
 
 
 class MetersEndedError(PeergridError):
@@ -77,6 +78,7 @@ def fleet_config(world: World, chain: MarketChain, broker: Broker, folder: Path)
         first_interval_start=world.settings.first_interval_start,
         household=world.settings.households,
         database=str(folder / "meters.sqlite"),
+        award_patience_s=AWARD_PATIENCE_S,
     )
 
 

@@ -40,7 +40,11 @@ class _Part(BaseModel):
 
 
 class MarketSection(_Part):
-    """What an operator decides. Prices are µEUR/kWh, ``gate_closure_s`` is before an interval's start."""
+    """What an operator decides. Prices are µEUR/kWh, ``gate_closure_s`` is before an interval's start.
+
+    ``patience_s`` is how long the market waits in real time for a meter that says nothing: long, so that a
+    slow machine gives the same day as a fast one.
+    """
 
     tariff: Tariff = Tariff(
         import_price=300_000,
@@ -53,7 +57,7 @@ class MarketSection(_Part):
     limits: Limits = Limits()
     gate_closure_s: Annotated[int, Field(gt=0, lt=INTERVAL_S)] = 300
     settle_every: SettleEvery = "hour"
-    patience_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    patience_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
 
 
 class Settings(_Part):
