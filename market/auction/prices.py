@@ -87,7 +87,8 @@ class _DualFace:
         elastic = np.hstack([self._matrix, -np.eye(rows)])
         cost = np.concatenate([np.zeros(size), weight, weight])
         found = self._minimise(cost, elastic, most, [*self._bounds, *[(0.0, np.inf)] * rows])
-        self._most = np.maximum(most, self._matrix @ found[:size]) + FACE_TOLERANCE
+        self._some = found[:size]
+        self._most = np.maximum(most, self._matrix @ self._some) + FACE_TOLERANCE
 
     def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
         """The vector that is extreme in the first objective, then in the next among those, …"""
@@ -96,7 +97,7 @@ class _DualFace:
         settled = _Span(size)
         for row in self._pinned:
             settled.include(row)
-        vector = np.zeros(size)
+        vector = self._some  # the only one, where the pinned prices leave no direction open
         for objective in objectives:
             if not settled.include(objective):
                 continue
