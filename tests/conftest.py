@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+FOUNDRY = Path(__file__).parents[1] / "contracts" / "node_modules" / "@foundry-rs"
+FOLDERS = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"]
+SEARCH_PATH = os.pathsep.join([*FOLDERS, *map(str, FOUNDRY.glob("*/bin"))])
 
 HOW_TO_GET = {
     "mosquitto": "apt-get install mosquitto",
     "node": "apt-get install nodejs",
     "npm": "apt-get install npm",
     "chromium": "apt-get install chromium",
+    "anvil": "contracts/forge.sh",
 }
 
 

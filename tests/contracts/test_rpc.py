@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -23,10 +22,7 @@ FOUNDRY = Path(__file__).parents[2] / "contracts" / "node_modules" / "@foundry-r
 ANVIL = next(FOUNDRY.glob("anvil-*/bin/anvil*"), None)
 EUR = 1_000_000
 
-pytestmark = pytest.mark.skipif(
-    ANVIL is None and os.environ.get("PEERGRID_TEST_ALL") != "1",
-    reason="needs anvil; to get it: contracts/forge.sh",
-)
+pytestmark = pytest.mark.needs("anvil")
 
 
 @pytest.fixture
