@@ -11,7 +11,7 @@ from rich.text import Text
 
 from market.cli.numbers import number_groups
 from market.cli.summary import Summary
-from market.cli.units import eur, percent
+from market.cli.units import count, eur, percent
 
 WIDTH_MAX = 100
 
@@ -25,7 +25,9 @@ def show_summary(summary: Summary, report: Path) -> None:
     console.print(
         Text.assemble((f"{run.name} ", "bold"), (f"{run.feeder}, {run.date}, seed {run.seed}", "dim"))
     )
-    headlines = Table.grid(expand=True, padding=(0, 1))
+    headlines = Table.grid(expand=True)
+    for _ in range(3):
+        headlines.add_column(ratio=1)
     headlines.add_row(*_headlines(summary))
     console.print(headlines)
     for group in number_groups(summary):
@@ -44,11 +46,19 @@ def _headlines(summary: Summary) -> list[Panel]:
     savings, network, kept = summary.savings, summary.network, summary.self_sufficiency
     alarm = "red" if network.schedule.count else "green"
     return [
-        _panel(eur(savings.total_neur), "saved together"),
-        _panel(percent(kept.with_market, 0), f"self-sufficient, {percent(kept.without_market, 0)} without"),
-        _panel(f"{network.schedule.count}", f"limits broken, {network.ignored.count} if ignored", alarm),
+        _panel(eur(savings.total_neur), "saved together,", "against retail"),
+        _panel(
+            percent(kept.with_market, 0), "self-sufficient,", f"{percent(kept.without_market, 0)} each alone"
+        ),
+        _panel(
+            count(network.schedule.count),
+            "limits broken,",
+            f"{count(network.ignored.count)} without network",
+            alarm,
+        ),
     ]
 
 
-def _panel(value: str, words: str, style: str = "none") -> Panel:
-    return Panel(Text.assemble((value, f"bold {style}"), "\n", (words, "dim")), border_style="dim")
+def _panel(value: str, words: str, more: str, style: str = "none") -> Panel:
+    text = Text.assemble((value, f"bold {style}"), "\n", (f"{words}\n{more}", "dim"))
+    return Panel(text, border_style="dim")
