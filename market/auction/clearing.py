@@ -13,21 +13,20 @@ from grid.feeder import Feeder
 from grid.limits import LimitCheck
 from grid.powerflow import PowerFlow
 from market.auction.book import Book
+from market.auction.certificate import certificate, limit_name
 from market.auction.columns import Columns, columns_of
 from market.auction.dispatch import Dispatch, ProgramMaker, dispatch
 from market.auction.prices import Prices, price, whole_parts
 from market.auction.record import (
     AcCheck,
     BindingLimit,
-    Certificate,
     ClearingRecord,
     Fill,
     NodePrice,
     Setpoint,
     Trade,
-    sha256_of,
 )
-from market.auction.rows import LimitKey, Tangent
+from market.auction.rows import LimitKey
 from market.auction.trades import Position, match
 from market.auction.whole import WholeAwards, share_among_orders, whole_awards
 
@@ -100,11 +99,6 @@ def _ac(found: Dispatch, check: LimitCheck) -> AcCheck:
     )
 
 
-def _name(columns: Columns, key: LimitKey) -> str:
-    feeder = columns.feeder
-    return str(feeder.branch[key.index]) if key.kind == "current" else f"bus:{feeder.v_bus[key.index]}"
-
-
 def _worst(columns: Columns, check: LimitCheck) -> str:
     """The worst violation in words."""
     excess = (
@@ -114,7 +108,7 @@ def _worst(columns: Columns, check: LimitCheck) -> str:
     )
     kind, values = max(excess, key=lambda item: float(item[1].max(initial=-np.inf)))
     index = int(np.argmax(values))
-    name = _name(columns, LimitKey(kind, index))  # type: ignore[arg-type]
+    name = limit_name(columns, LimitKey(kind, index))  # type: ignore[arg-type]
     if kind == "current":
         loading = float(columns.limits.loading[index] + values[index]) * 100
         return f"{name} is loaded to {loading:.1f} %"
@@ -221,7 +215,7 @@ def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards)
         binding=_binding(columns, awards, prices),
         paradoxically_rejected=_paradoxically_rejected(book, columns, parts, order_wh.tolist()),
         ac=_ac(found, awards.check),
-        certificate=_certificate(book, columns, awards, prices),
+        certificate=certificate(book, columns, awards, prices),
     )
 
 
@@ -312,7 +306,7 @@ def _binding(columns: Columns, awards: WholeAwards, prices: Prices) -> tuple[Bin
             loading = float(awards.check.excess_current[key.index] + columns.limits.loading[key.index]) * 100
             limits.append(
                 BindingLimit(
-                    element=_name(columns, key),
+                    element=limit_name(columns, key),
                     side=str(feeder.side[key.index]),
                     kind=key.kind,
                     loading_percent=round(loading, 4),
@@ -322,57 +316,10 @@ def _binding(columns: Columns, awards: WholeAwards, prices: Prices) -> tuple[Bin
         else:
             limits.append(
                 BindingLimit(
-                    element=_name(columns, key),
+                    element=limit_name(columns, key),
                     kind=key.kind,
                     v_pu=round(float(awards.point.v_pu[key.index]), 6),
                     shadow_price_eur_per_mwh=round(float(dual) * 0.01, 6),
                 )
             )
     return tuple(limits)
-
-
-def _dual_name(columns: Columns, row: Tangent) -> str:
-    key = row.key
-    side = str(columns.feeder.side[key.index]) if key.kind == "current" else key.kind
-    return f"{_name(columns, key)}/{side}"
-
-
-def _certificate(book: Book, columns: Columns, awards: WholeAwards, prices: Prices) -> Certificate:
-    """Primal and dual objective of the clearing linearised at the awards' operating point.
-
-    The dual is the Lagrangian bound at the published duals: welfare that no other awards in the
-    linearised problem can exceed.  Both in EUR for the interval.
-    """
-    hours, sign = columns.hours, columns.group_sign
-    limit = columns.group_price / 1e6 * 1e3  # EUR/MWh
-    kw = awards.group_wh / hours / 1e3
-    net_import_kw = awards.point.slack_w / 1e3
-    tariff = columns.import_price if net_import_kw > 0 else columns.export_price
-    # EUR/MWh · kW = 1e-3 EUR/h
-    primal = float(-(sign * limit * kw).sum()) - tariff / 1e3 * net_import_kw
-    rent = sign * (prices.point[columns.group_point] / 1e3 - limit)
-    spare = sum(
-        float(dual) * 1e3 * -row.excess_pu for row, dual in zip(prices.rows, prices.limit_duals, strict=True)
-    )
-    bound = primal + float((np.maximum(rent, 0.0) * columns.group_kw - rent * kw).sum()) + spare
-    bound += (tariff - prices.energy) / 1e3 * net_import_kw
-    duals = {"energy": round(prices.energy, 6)}
-    for row, dual in zip(prices.rows, prices.limit_duals, strict=True):
-        duals[_dual_name(columns, row)] = round(float(dual), 9)
-    return Certificate(
-        primal_eur=primal * hours / 1e3,
-        dual_eur=bound * hours / 1e3,
-        gap_eur=(bound - primal) * hours / 1e3,
-        feeder_sha256=columns.feeder.sha256,
-        limits_sha256=sha256_of(
-            {
-                "v_min_pu": np.round(columns.limits.v_min_pu, 9).tolist(),
-                "v_max_pu": [
-                    None if not np.isfinite(v) else round(float(v), 9) for v in columns.limits.v_max_pu
-                ],
-                "loading": np.round(columns.limits.loading, 9).tolist(),
-            }
-        ),
-        book_sha256=sha256_of(book.model_dump(mode="json", exclude={"feeder"})),
-        duals=duals,
-    )

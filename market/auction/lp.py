@@ -30,6 +30,9 @@ FREE_GROUPS_PER_POINT = 3
 """About how many groups of a point the first price window lets in."""
 REDUCED_COST_MIN = 1e-7
 WINDOWS_MAX = 60
+WINDOW_GROWTH = 3.0
+LATER_WINDOW_SHARE = 0.03
+"""Half the window, in terms of the span of prices, once a program before this one told the prices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,8 @@ class ClearingProgram:
         self._excess_cost = EXCESS_COST_FACTOR * dearest
         groups_per_point = max(1.0, len(self._cost) / max(1, len(columns.point_node)))
         span = float(np.ptp(columns.group_price / 1e3)) if len(self._cost) else 0.0
-        self._window = max(0.01, FREE_GROUPS_PER_POINT / 2 * span / groups_per_point)
+        self._first_window = max(0.01, FREE_GROUPS_PER_POINT / 2 * span / groups_per_point)
+        self._later_window = max(0.01, LATER_WINDOW_SHARE * span)
         self._lower = np.zeros(len(self._cost))
         self._upper = columns.group_kw
         self._highs = Highs()
@@ -109,16 +113,22 @@ class ClearingProgram:
         columns = self._columns
         price, point = columns.group_price / 1e3, columns.group_point
         everything = len(price) <= FREE_GROUPS_MAX and predicted is None
+        window = self._first_window
         if predicted is None:
             predicted = self._predict()
-        low, high = predicted - self._window, predicted + self._window
+        else:
+            window = min(window, self._later_window)
+        low, high = predicted - window, predicted + window
         for _ in range(WINDOWS_MAX):
             free = everything | ((price >= low[point]) & (price <= high[point]))
             solution = self._solve_free(free, (low + high) / 2)
             if everything:
                 break
             if solution.excess_kw > 0:
-                everything = True  # what is held may be what stands in the way
+                # What is held may be what stands in the way.
+                window *= WINDOW_GROWTH
+                low, high = low - window, high + window
+                everything = bool(free.all())
                 continue
             gain = columns.group_sign * (solution.point_price[point] - price)
             wrong = ~free & np.where(solution.kw > self._lower, gain < 0, gain > 0)
@@ -126,8 +136,8 @@ class ClearingProgram:
             if not wrong.any():
                 break
             moved = np.unique(point[wrong])
-            low[moved] = np.minimum(low[moved], solution.point_price[moved] - self._window)
-            high[moved] = np.maximum(high[moved], solution.point_price[moved] + self._window)
+            low[moved] = np.minimum(low[moved], solution.point_price[moved] - window)
+            high[moved] = np.maximum(high[moved], solution.point_price[moved] + window)
         else:
             solution = self._solve_free(np.ones(len(price), dtype=bool), predicted)
         return solution
@@ -138,7 +148,9 @@ class ClearingProgram:
         balance = self._balances[-1]
         slopes = np.array([limit.slope for limit in self._limits]).reshape(-1, points)
         room_kw = np.array([limit.room_kw for limit in self._limits])
-        return predict_prices(self._columns, balance.effect, balance.fixed_kw, slopes, room_kw)
+        return predict_prices(
+            self._columns, balance.effect, balance.fixed_kw, slopes, room_kw, self._first_window / 8
+        )
 
     def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:
         """The optimum when only ``free`` [g] groups move; the others are full or empty by ``predicted``."""

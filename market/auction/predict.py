@@ -16,6 +16,7 @@ from market.auction.columns import Columns
 
 ITERATIONS_MAX = 30
 HALVINGS_MAX = 12
+NEIGHBOURS = 4
 GRADIENT_SHARE = 1e-4
 """Done when rows are off by no more than this share of what could trade."""
 
@@ -66,17 +67,31 @@ class _Supply:
         offset = price - self._price[left]
         reached = np.where(below, 0.0, np.where(beyond, self._total, self._up_to[left] + slope * offset))
         area = np.where(below, 0.0, self._area[left] + (self._up_to[left] + slope * offset / 2) * offset)
+        # For Newton's steps the slope is taken over some neighbours: from one gap to the next it jumps.
+        wide_left = np.clip(left - NEIGHBOURS, self._first, np.maximum(self._end - 1, 0))
+        wide_right = np.clip(right + NEIGHBOURS, self._first, np.maximum(self._end - 1, 0))
+        rise = self._up_to[wide_right] - self._up_to[wide_left]
+        run = self._price[wide_right] - self._price[wide_left]
+        wide = np.where(run > 0, rise / np.where(run > 0, run, 1.0), 0.0)
         # Bids are withdrawn as the price rises: what they draw is their total less what lies below.
         asks, bids = slice(1, None, 2), slice(0, None, 2)
         supply = reached[asks] + reached[bids] - self._total[bids]
         integral = area[asks] + area[bids] - self._total[bids] * point_price
-        return supply, slope[asks] + slope[bids], integral
+        return supply, wide[asks] + wide[bids], integral
 
 
 def predict_prices(
-    columns: Columns, effect: Floats, fixed_kw: float, slopes: Floats, room_kw: Floats
+    columns: Columns,
+    effect: Floats,
+    fixed_kw: float,
+    slopes: Floats,
+    room_kw: Floats,
+    accuracy: float,
 ) -> Floats:
-    """Prices at the points [k], EUR/MWh, for one balance tangent and limit rows [rows, k]."""
+    """Prices at the points [k], EUR/MWh, for one balance tangent and limit rows [rows, k].
+
+    Done once a step moves no price by more than ``accuracy``.
+    """
     supply = _Supply(columns)
     matrix = np.vstack([-effect, -slopes])
     constant = np.concatenate([[-fixed_kw], room_kw])
@@ -107,7 +122,10 @@ def predict_prices(
             share /= 2
         else:
             break
+        moved = float(np.abs((trial - vector) @ matrix).max())
         vector, (value, gradient, slope) = trial, found
+        if moved < accuracy:
+            break
     return np.asarray(vector @ matrix)
 
 

@@ -18,9 +18,10 @@ from grid.catalogue import open_feeder, year_profiles
 from grid.feeder import Feeder, Floats, Ints
 from grid.limits import NetworkLimits, network_limits
 from grid.powerflow import PowerFlow
+from market.auction.certificate import objectives
 from market.auction.columns import Columns, arrange
 from market.auction.dispatch import Dispatch, dispatch
-from market.auction.prices import price
+from market.auction.prices import Prices, price
 from market.auction.whole import share_among_orders, whole_awards
 from market.cli.messages import say
 
@@ -163,27 +164,31 @@ def _books(rounds: int) -> Iterator[Measurement]:
 
             def real_valued(
                 orders: _Orders = orders, limits: NetworkLimits = limits
-            ) -> tuple[Columns, Dispatch]:
+            ) -> tuple[Columns, Dispatch, Prices]:
                 columns = orders.columns(flow, limits, nothing, nothing)
                 found = dispatch(columns)
-                price(columns, found, found.point, found.check)
-                return columns, found
+                return columns, found, price(columns, found, found.point, found.check)
 
-            columns, found = real_valued()
-            order_ids = [str(index) for index in range(count)]
+            columns, found, prices = real_valued()
+            ids = [str(index) for index in range(count)]
 
-            def whole(
-                columns: Columns = columns, found: Dispatch = found, ids: list[str] = order_ids
-            ) -> None:
+            def whole(columns: Columns = columns, found: Dispatch = found, ids: list[str] = ids) -> None:
                 awards = whole_awards(columns, found)
                 share_among_orders(columns, awards.group_wh, ids, "bench")
 
-            subject_ms, yardstick_ms, whole_ms = _in_turn(
-                rounds, real_valued, lambda orders=orders: merge_auction(orders), whole
+            def certify(columns: Columns = columns, found: Dispatch = found, prices: Prices = prices) -> None:
+                objectives(columns, found.kw, found.point.slack_w / 1e3, prices)
+
+            def merge(orders: _Orders = orders) -> None:
+                merge_auction(orders)
+
+            subject_ms, yardstick_ms, whole_ms, certificate_ms = _in_turn(
+                rounds, real_valued, merge, whole, certify
             )
             detail = (
                 f"{found.iterations} rounds, {len(found.binding)} limits bind, "
-                f"{'settled' if found.settled else 'NOT SETTLED'}; whole Wh {whole_ms:.2f} ms"
+                f"{'settled' if found.settled else 'NOT SETTLED'}; whole Wh {whole_ms / yardstick_ms:.2f} ×, "
+                f"certificate {certificate_ms / yardstick_ms:.2f} ×"
             )
             name = f"{count} orders, {label}"
             ratio = subject_ms / yardstick_ms
