@@ -80,6 +80,10 @@ class Fees:
     tip_max: int
 
 
+class WrongChainError(ChainError):
+    """The node is not the one that was connected to: another chain, or another one of the same id."""
+
+
 class Chain(Protocol):
     """A node. Every method raises :class:`ChainError` where the node cannot be reached or answers
     nonsense.
@@ -88,8 +92,14 @@ class Chain(Protocol):
     @property
     def chain_id(self) -> int: ...
 
+    def check_same(self) -> None:
+        """Raises :class:`WrongChainError` where another chain answers now than at the beginning."""
+
     def block_number(self) -> int:
         """The number of the last mined block."""
+
+    def finalized_block(self) -> int:
+        """The number of the last block that the node will not give up any more."""
 
     def code(self, address: str) -> bytes:
         """The contract's code at an address; empty where there is none."""

@@ -84,6 +84,13 @@ class EmbeddedChain:
         with self._lock:
             self._store.close()
 
+    def check_same(self) -> None:
+        """Nobody can replace a chain in this process."""
+
+    def finalized_block(self) -> int:
+        """Each block is on the disk and has no rival."""
+        return self.block_number()
+
     def block_number(self) -> int:
         with self._lock:
             return int(self._chain.get_canonical_head().block_number)

@@ -8,7 +8,15 @@ from typing import Any
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
-from contracts.chain import Call, ContractRevertError, Fees, Log, Receipt, TransactionRefusedError
+from contracts.chain import (
+    Call,
+    ContractRevertError,
+    Fees,
+    Log,
+    Receipt,
+    TransactionRefusedError,
+    WrongChainError,
+)
 from grid.errors import ChainError
 
 _TIMEOUT_S = 10.0
@@ -24,11 +32,21 @@ class RpcChain:
         self._provider = HTTPProvider(
             url, request_kwargs={"timeout": _TIMEOUT_S}, exception_retry_configuration=None
         )
-        self._chain_id = int(self._ask("eth_chainId"), 16)
+        self._chain_id, self._genesis = self._identity()
 
     @property
     def chain_id(self) -> int:
         return self._chain_id
+
+    def check_same(self) -> None:
+        chain_id, genesis = self._identity()
+        if chain_id != self._chain_id:
+            raise WrongChainError(f"{self._url} is of chain {chain_id} now, not {self._chain_id}")
+        if genesis != self._genesis:
+            raise WrongChainError(f"{self._url} is another chain {chain_id} now: it began with {genesis}")
+
+    def finalized_block(self) -> int:
+        return int(self._ask("eth_getBlockByNumber", "finalized", False)["number"], 16)
 
     def block_number(self) -> int:
         return int(self._ask("eth_blockNumber"), 16)
@@ -90,6 +108,10 @@ class RpcChain:
             )
             for log in self._ask("eth_getLogs", wanted)
         ]
+
+    def _identity(self) -> tuple[int, str]:
+        """Chain id and hash of the first block."""
+        return int(self._ask("eth_chainId"), 16), str(self._ask("eth_getBlockByNumber", "0x0", False)["hash"])
 
     def _ask(self, method: str, *parameters: object) -> Any:
         answer = self._request(method, *parameters)

@@ -57,7 +57,9 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
         }
         receipts += contracts.fund(deployer, "fund", deposits)
         created = [
-            chain.receipt(found.hash) for name in CONTRACTS if (found := journal.find(f"deploy/{name}"))
+            chain.receipt(attempt.hash)
+            for name in CONTRACTS
+            for attempt in journal.attempts(f"deploy/{name}")
         ]
         receipts += [receipt for receipt in created if receipt is not None]
         yield MarketChain(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -18,28 +17,23 @@ from contracts.sender import Patience, Sender, sign_transaction
 from grid.errors import ChainError
 from market.messages.signing import Binding, Domain, Signer
 
-FOUNDRY = Path(__file__).parents[2] / "contracts" / "node_modules" / "@foundry-rs"
-ANVIL = next(FOUNDRY.glob("anvil-*/bin/anvil*"), None)
+from .anvil import Anvil
+
 EUR = 1_000_000
 
 pytestmark = pytest.mark.needs("anvil")
 
 
 @pytest.fixture
-def anvil() -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [str(ANVIL), "--host", "127.0.0.1", "--port", "0", "--hardfork", "prague"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        address = next(
-            found[1] for line in process.stdout if (found := re.match(r"Listening on (\S+)", line))
-        )
-        yield process, f"http://{address}"
-        process.kill()
+def anvil() -> Iterator[Anvil]:
+    node = Anvil()
+    yield node
+    node.end()
 
 
 @pytest.fixture
-def node(anvil) -> RpcChain:
-    return RpcChain(anvil[1])
+def node(anvil: Anvil) -> RpcChain:
+    return RpcChain(anvil.url)
 
 
 @pytest.fixture
@@ -105,6 +99,30 @@ def test_meters_are_registered_and_permits_deposited(stand, node: RpcChain, cont
     assert on_anvil.balances([idle.address]) == {idle.address: 7 * EUR}
 
 
+def test_gas_of_a_thousand_trades_over_a_hundred_accounts(stand, node: RpcChain, contracts) -> None:
+    """Lower bound of a touched account: SLOAD 2,100, SSTORE 2,900, LOG3 1,756 and its calldata, about 400."""
+    on_anvil, journal = contracts
+    accounts = [stand.key(f"account {number}").address for number in range(100)]
+    on_anvil.fund(sender(node, stand.operator, journal), "members", dict.fromkeys(accounts, 100 * EUR))
+    chance = Random(1)
+    used = []
+    for sequence in range(2):
+        net = dict.fromkeys(accounts, 0)
+        for _ in range(1000):
+            seller, buyer = chance.sample(accounts, 2)
+            amount = chance.randint(1_000, 200_000)
+            net[seller] += amount
+            net[buyer] -= amount
+        assert sum(amount != 0 for amount in net.values()) == 100
+        settler = sender(node, stand.settler, journal)
+        (receipt,) = on_anvil.settle(settler, stand.market, sequence, stand.root, net)
+        used.append(receipt.gas_used)
+    # The first batch of 256 also pays for a new slot of the bitmap.
+    assert used[1] < used[0] <= 100 * 8_300
+    assert used[1] <= 100 * 8_000
+    assert used[0] <= 1000 * 870
+
+
 def test_a_refusal_tells_what_the_node_said(stand, node: RpcChain) -> None:
     call = Call("pay", stand.operator.address, b"", 21_000)
     penniless = sign_transaction(stand.key("penniless"), node.chain_id, 0, node.fees(), call)
@@ -120,11 +138,24 @@ def test_the_contracts_of_another_chain_are_refused(stand, node: RpcChain) -> No
         MarketContracts(node, stand.deployment)
 
 
-def test_a_node_that_is_gone_is_an_error_at_once(anvil, node: RpcChain) -> None:
-    process, url = anvil
-    process.kill()
-    process.wait()
+def test_it_waits_for_what_the_node_calls_finalized(stand, node: RpcChain, contracts) -> None:
+    on_anvil, journal = contracts
+    blocks = []
+
+    def sleep(_: float) -> None:
+        node._ask("evm_mine")
+        blocks.append(node.finalized_block())
+
+    patience = Patience(confirmations=None, timeout_s=60, poll_s=0.01)
+    patient = Sender(node, stand.settler, journal, patience, sleep=sleep)
+    receipts = on_anvil.settle(patient, stand.market, 0, stand.root, {stand.address("rich"): 0})
+    assert blocks
+    assert blocks[-1] >= receipts[0].block > blocks[0]
+
+
+def test_a_node_that_is_gone_is_an_error_at_once(anvil: Anvil, node: RpcChain) -> None:
+    anvil.end()
     with pytest.raises(ChainError, match="eth_blockNumber"):
         node.block_number()
     with pytest.raises(ChainError):
-        RpcChain(url)
+        RpcChain(anvil.url)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from contracts.chain import Receipt
-from contracts.journal import SignedTransaction
+from contracts.journal import SignedTransaction, nonce_taken
 from grid.errors import ChainError
 from market.service.store.database import Store
 from market.service.store.schema import chain_transaction as table
 
-_COLUMNS = (table.c.batch_id, table.c.sender, table.c.nonce, table.c.hash, table.c.raw)
+_COLUMNS = (table.c.batch_id, table.c.sender, table.c.nonce, table.c.hash, table.c.raw, table.c.succeeded)
+_closed = table.alias()
+_IS_CLOSED = exists().where(
+    _closed.c.sender == table.c.sender, _closed.c.nonce == table.c.nonce, _closed.c.block.is_not(None)
+)
 
 
 class StoreJournal:
@@ -30,23 +34,33 @@ class StoreJournal:
             "hash": transaction.hash,
             "raw": transaction.raw,
         }
+        of_nonce = select(table.c.batch_id).where(
+            table.c.sender == transaction.sender,
+            table.c.nonce == transaction.nonce,
+            table.c.batch_id != transaction.batch_id,
+        )
         try:
             with self._store.transaction() as tx:
+                owner = tx.execute(of_nonce).scalar()
+                if owner is not None:
+                    raise nonce_taken(transaction, owner)
                 tx.execute(insert(table), row)
         except IntegrityError as error:
             raise ChainError(f"{transaction.batch_id} cannot be recorded: {error.orig}") from error
 
-    def find(self, batch_id: str) -> SignedTransaction | None:
+    def attempts(self, batch_id: str) -> Sequence[SignedTransaction]:
+        query = select(*_COLUMNS).where(table.c.batch_id == batch_id).order_by(table.c.number)
         with self._store.reading() as connection:
-            row = connection.execute(select(*_COLUMNS).where(table.c.batch_id == batch_id)).one_or_none()
-        return SignedTransaction(*row) if row else None
+            return [_signed(*row) for row in connection.execute(query)]
 
     def pending(self, sender: str) -> Sequence[SignedTransaction]:
         query = (
-            select(*_COLUMNS).where(table.c.sender == sender, table.c.block.is_(None)).order_by(table.c.nonce)
+            select(*_COLUMNS)
+            .where(table.c.sender == sender, ~_IS_CLOSED)
+            .order_by(table.c.nonce, table.c.number)
         )
         with self._store.reading() as connection:
-            return [SignedTransaction(*row) for row in connection.execute(query)]
+            return [_signed(*row) for row in connection.execute(query)]
 
     def close(self, transaction: SignedTransaction, receipt: Receipt) -> None:
         with self._store.transaction() as tx:
@@ -55,3 +69,19 @@ class StoreJournal:
                 .where(table.c.hash == transaction.hash)
                 .values(block=receipt.block, gas_used=receipt.gas_used, succeeded=int(receipt.succeeded))
             )
+
+    def reopen(self, sender: str, nonce: int) -> None:
+        undone = (table.c.sender == sender, table.c.nonce >= nonce, table.c.block.is_not(None))
+        with self._store.reading() as connection:
+            # Nearly always there is nothing to take back, and writers need not wait for that.
+            if connection.execute(select(table.c.number).where(*undone).limit(1)).first() is None:
+                return
+        with self._store.transaction() as tx:
+            tx.execute(update(table).where(*undone).values(block=None, gas_used=None, succeeded=None))
+
+
+def _signed(
+    batch_id: str, sender: str, nonce: int, transaction_hash: str, raw: bytes, succeeded: int | None
+) -> SignedTransaction:
+    known = None if succeeded is None else bool(succeeded)
+    return SignedTransaction(batch_id, sender, nonce, transaction_hash, raw, known)

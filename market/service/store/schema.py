@@ -16,10 +16,9 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 INTERVAL_STATES = (
     "OPEN",
@@ -193,7 +192,8 @@ position = Table(
 chain_transaction = Table(
     "chain_transaction",
     metadata,
-    Column("batch_id", Text, primary_key=True, comment="what it is for"),
+    Column("number", Integer, primary_key=True, comment="in the order of signing"),
+    Column("batch_id", Text, nullable=False, index=True, comment="what it is for"),
     Column("sender", Text, nullable=False),
     Column("nonce", Integer, nullable=False),
     Column("hash", Text, nullable=False, unique=True),
@@ -201,9 +201,9 @@ chain_transaction = Table(
     Column("block", Integer, comment="NULL until it is mined and confirmed"),
     Column("gas_used", Integer),
     Column("succeeded", Integer),
-    UniqueConstraint("sender", "nonce"),
-    sqlite_with_rowid=False,
+    comment="a nonce is one batch's; it may have several transactions, of which one is mined",
 )
+Index("chain_transaction_by_nonce", chain_transaction.c.sender, chain_transaction.c.nonce)
 
 outbox = Table(
     "outbox",
