@@ -35,6 +35,7 @@ SUSPENDED_STATUS = 3
     show_default=True,
     help="highs is the fast path, pyomo the readable reference model.",
 )
+@click.option("--explain", "explained", metavar="ORDER_ID", help="Say why an order got what it got.")
 @click.option("--json", "as_json", is_flag=True, help="Print the clearing record as one JSON document.")
 @click.pass_context
 def command(
@@ -44,6 +45,7 @@ def command(
     no_network: bool,
     deadline_ms: int | None,
     engine: Engine,
+    explained: str | None,
     as_json: bool,
 ) -> None:
     """Clear BOOK, a JSON file with the orders of one interval.
@@ -68,10 +70,17 @@ def command(
         out_of_time=lambda: time.monotonic() >= deadline,
         source=str(book),
     )
+    sentences: tuple[str, ...] = ()
+    if explained is not None:
+        from market.auction.explain import explain
+
+        sentences = explain(orders, record, feeder, explained)
     if as_json:
         click.echo(json.dumps(record.json_document(), ensure_ascii=False))
-    else:
+    elif explained is None:
         show_record(record)
+    for sentence in sentences:
+        click.echo(sentence, err=as_json)
     if record.status == "suspended":
         context.exit(SUSPENDED_STATUS)
 

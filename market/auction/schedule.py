@@ -1,0 +1,37 @@
+"""The operating point that a clearing record's awards make: what limits, prices and drawings refer to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from grid.feeder import Feeder
+from grid.limits import LimitCheck, check_limits
+from grid.powerflow import OperatingPoint
+from market.auction.book import Book
+from market.auction.clearing import power_flow
+from market.auction.columns import Columns, columns_of
+from market.auction.record import ClearingRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A book as columns, and the AC power flow of its fills and firm energy."""
+
+    columns: Columns
+    point: OperatingPoint
+    check: LimitCheck
+
+
+def schedule_of(book: Book, record: ClearingRecord, feeder: Feeder) -> Schedule:
+    """The schedule of a record of this book on this feeder.
+
+    Raises :class:`PowerFlowError` where it has no power flow, which only a suspended record's can.
+    """
+    columns = columns_of(book, power_flow(feeder))
+    filled = {fill.order_id: fill.energy_wh for fill in record.fills}
+    order_wh = np.array([filled.get(order.id, 0) for order in book.orders], dtype=np.float64)
+    group_wh = np.bincount(columns.order_group, order_wh, len(columns.group_wh))
+    point = columns.flow.solve(*columns.injections(group_wh / columns.hours / 1e3))
+    return Schedule(columns, point, check_limits(point, columns.limits))
