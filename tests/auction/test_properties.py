@@ -215,6 +215,8 @@ def core(sign: np.ndarray, price: np.ndarray, kw: np.ndarray, high: int, low: in
         firm_q_var=nothing,
         import_price=high,
         export_price=low,
+        floor=-10_000,
+        cap=10_000,
         node=np.full(len(sign), int(RURAL1.pq[0])),
         tan_phi=np.zeros(len(sign)),
         sign=sign,
