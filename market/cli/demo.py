@@ -119,7 +119,8 @@ def conclude(world: World, folder: Path, running: Running, watch: Stopwatch) -> 
     from market.cli.numbers import number_groups
     from market.cli.report.build import build_report
     from market.cli.report.figures import Story
-    from market.cli.summary import Elapsed, chain_summary, summarise
+    from market.cli.summarise import chain_summary, summarise
+    from market.cli.summary import Elapsed
     from meters.fleet import comfort
 
     settings = world.settings

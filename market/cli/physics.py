@@ -123,11 +123,8 @@ class _Outsiders:
 
 def _expected(series: Series, start: int) -> float:
     """The forecast for the interval at ``start`` that is possible while the one before it runs."""
-
-    def past(back: int) -> float:
-        return series.mean(start - (back + 1) * INTERVAL_S, INTERVAL_S)
-
-    return seasonal(past, 2, INTERVALS_PER_DAY)
+    history = series.past(start - INTERVAL_S, INTERVALS_PER_DAY + 1, INTERVAL_S)
+    return seasonal(history, 2, INTERVALS_PER_DAY)
 
 
 def injections_of(book: Book, record: ClearingRecord) -> Mapping[str, tuple[float, float]]:

@@ -24,7 +24,8 @@ from market.cli.report.limits import loading_figure, voltage_figure
 from market.cli.report.page import Figure, Key
 from market.cli.report.plot import Size
 from market.cli.report.prices import PriceBand, price_figure
-from market.cli.summary import Summary, consumption_by_price, neighbours_wh
+from market.cli.summarise import consumption_by_price, neighbours_wh
+from market.cli.summary import Summary
 from market.cli.units import ct_per_kwh, kwh
 
 WIDE_PX, NARROW_PX = 858, 334
