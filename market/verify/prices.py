@@ -23,6 +23,7 @@ def price_checks(case: Case, state: State, linear: Linearised) -> Iterator[Check
     tolerance = price_tolerance(case, state, linear)
     yield prices_from_duals(case, state, linear, tolerance)
     yield slackness(case, tolerance)
+    yield left_out(case)
     wh_uncertain = float(len(marginal_groups(case, state, linear)) + 1)
     yield retailer_price(case, linear, wh_uncertain)
     if choice := choice_of_dual(case, state, linear, wh_uncertain, tolerance):
@@ -73,15 +74,14 @@ def prices_from_duals(case: Case, state: State, linear: Linearised, tolerance: f
 def slackness(case: Case, tolerance: float) -> Check:
     """Orders left out would not have gained, orders taken do not lose, at the published prices.
 
-    An order with a minimum fill may be left out although the prices would have taken it.
+    An order with a minimum fill may be left out although the prices would have taken it: see ``left_out``.
     """
-    worst, says, left_out = 0.0, "", 0
+    worst, says = 0.0, ""
     for entry in case.entries:
         rent = case.rent(entry)
         if rent is None:
             continue
         if entry.order.min_fill_percent and not entry.fill_wh:
-            left_out += rent > tolerance
             continue
         if rent > worst and not entry.whole:
             worst = rent
@@ -92,9 +92,26 @@ def slackness(case: Case, tolerance: float) -> Check:
             says = f"Order {entry.order.id!r} loses {-rent:.1f} on each kWh."
     if worst <= tolerance:
         says = "No order left out would have gained at its bus's price, and none taken loses."
-    if left_out:
-        says += f" {left_out} orders with a minimum fill were left out although prices would have taken them."
     return Check("prices", "complementary slackness", worst, tolerance, "µEUR/kWh", says)
+
+
+def left_out(case: Case) -> Check:
+    """The orders that the record says were left out for their minimum fill although the prices met theirs."""
+    found = set()
+    for entry in case.entries:
+        at_bus = case.price_at.get(entry.bus)
+        if at_bus is not None and entry.order.min_fill_percent and not entry.fill_wh:
+            at_point = at_bus.price + round(entry.order.tan_phi * at_bus.price_q)
+            if entry.sign * (at_point - case.net_limit(entry)) > 0:
+                found.add(entry.order.id)
+    told = case.record.paradoxically_rejected
+    wrong = sorted(found.symmetric_difference(told))
+    says = f"{len(found)} orders were left out for their minimum fill alone, as the record says."
+    if wrong:
+        says = f"Order {wrong[0]!r} was left out for its minimum fill alone; the record does not say so."
+        if wrong[0] in told:
+            says = f"Order {wrong[0]!r} was not left out for its minimum fill alone, as the record says."
+    return Check("prices", "orders left out for their minimum fill", len(wrong), 0, "orders", says)
 
 
 def retailer_price(case: Case, linear: Linearised, wh_uncertain: float) -> Check:
@@ -131,7 +148,7 @@ def choice_of_dual(
     free_energy = abs(net_wh) <= wh_uncertain and buy > sell
     if len(linear.rows) + free_energy != 1:
         return None
-    entries = [e for e in case.entries if not e.order.min_fill_percent]
+    entries = [e for e in case.entries if e.fill_wh or not e.order.min_fill_percent]
     nodes = np.array([state.node_of_bus[entry.bus] for entry in entries], dtype=np.int64)
     tan_phi = np.array([entry.order.tan_phi for entry in entries])
     limit = np.array([case.net_limit(entry) for entry in entries], dtype=np.float64)
@@ -145,8 +162,9 @@ def choice_of_dual(
     asks = np.array([entry.sign > 0 for entry in entries], dtype=bool)
     some = np.array([entry.fill_wh > 0 for entry in entries], dtype=bool)
     not_all = np.array([not entry.whole for entry in entries], dtype=bool)
-    lowest = np.where(np.where(asks, some, not_all), limit, -np.inf)
-    highest = np.where(np.where(asks, not_all, some), limit, np.inf)
+    tariff = case.book.tariff
+    lowest = np.where(np.where(asks, some, not_all), limit, tariff.floor - tariff.local_fee)
+    highest = np.where(np.where(asks, not_all, some), limit, tariff.cap)
     low, high = _free_span(slope, fixed, lowest, highest, span)
     if not np.isfinite(low + high):
         return None
