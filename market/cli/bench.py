@@ -195,6 +195,11 @@ def _books(rounds: int) -> Iterator[Measurement]:
             yield Measurement(name, subject_ms, "numpy merge auction", yardstick_ms, ratio, detail)
 
 
+def _at_nodes(values: Floats, node: Ints, feeder: Feeder) -> Floats:
+    """Sums of values by node [n]."""
+    return np.bincount(node, values, feeder.node_count).astype(np.float64)
+
+
 def _year(code: str, name: str, *, pv_scale: float, vehicle_share: float) -> Measurement:
     """Every interval of a year, every household: awards, prices, whole Wh, AC check."""
     feeder = open_feeder(f"simbench:{code}")
@@ -216,8 +221,8 @@ def _year(code: str, name: str, *, pv_scale: float, vehicle_share: float) -> Mea
             say(
                 f"bench: {name}, interval {step} of {INTERVALS_PER_YEAR}, {time.process_time() - began:.0f} s"
             )
-        firm_p_w = -0.7 * np.bincount(load_node, profiles.load_p_w[step], feeder.node_count)
-        firm_q_var = -np.bincount(load_node, profiles.load_q_var[step], feeder.node_count)
+        firm_p_w: Floats = -0.7 * _at_nodes(profiles.load_p_w[step], load_node, feeder)
+        firm_q_var: Floats = -_at_nodes(profiles.load_q_var[step], load_node, feeder)
         evening = 68 <= step % 96 <= 88
         wh = np.concatenate(
             [
