@@ -87,7 +87,7 @@ class Network:
     """A pandapower net; it is copied, never changed."""
 
     def __init__(self, net: Any) -> None:
-        self._net = net
+        self._net = copy.deepcopy(net)
         self.buses: frozenset[int] = frozenset(net.bus.index[net.bus.in_service.astype(bool)].tolist())
         """Buses in service, by pandapower's table index."""
         self.elements: dict[str, Element] = {}
@@ -100,6 +100,7 @@ class Network:
                 if active and bus in self.buses:
                     q_var = 0.0 if np.isnan(q_mvar) else sign * q_mvar * scaling * 1e6
                     self.elements[f"{table}:{index}"] = Element(int(bus), sign * p_mw * scaling * 1e6, q_var)
+            self._net[table]["in_service"] = False
 
     def bus_of(self, connection_point: str) -> int | None:
         """The bus of ``bus:12`` or ``load:7``; None where the net has no such point in service."""
@@ -114,9 +115,8 @@ class Network:
 
         Raises :class:`PowerFlowError` where pandapower finds no solution.
         """
-        net = copy.deepcopy(self._net)
-        for table, _ in _INJECTING:
-            net[table]["in_service"] = False
+        net = copy.copy(self._net)
+        net.sgen = net.sgen.copy()
         level = logging.getLogger("pandapower").level
         logging.getLogger("pandapower").setLevel(logging.ERROR)
         try:
