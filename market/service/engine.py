@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from eth_hash.auto import keccak
+
 from grid.errors import PowerFlowError, SolverError
 from market.auction.book import Book
 from market.auction.record import AcCheck, ClearingRecord
@@ -68,7 +70,7 @@ class Engine:
         self._clock = clock
         self._physics = physics
         self._settler = settler
-        self._settling = Settling(settings, self._members, store, physics)
+        self._settling = Settling(settings, self._members, store, physics, _leaf_secret(signer))
         self._progress = progress
         self._index = 0
         self._unheard: set[str] = set()
@@ -316,3 +318,8 @@ class Engine:
         total[stage] = total.get(stage, 0.0) + seconds
         start = self._settings.start_of(self._index)
         self._progress(Progress(self._index, start, stage, seconds))
+
+
+def _leaf_secret(signer: Signer) -> bytes:
+    """What only the market can make from its key, the same each time."""
+    return keccak(bytes.fromhex(signer.sign_digest(keccak(b"Peergrid leaf salts"))[2:]))

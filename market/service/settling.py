@@ -47,11 +47,13 @@ class Settling:
         members: Mapping[str, Member],
         store: Store,
         physics: Physics,
+        leaf_secret: bytes,
     ) -> None:
         self._settings = settings
         self._members = members
         self._store = store
         self._physics = physics
+        self._leaf_secret = leaf_secret
 
     def settle(self, start: int, now: int, *, late: bool) -> None:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
@@ -80,7 +82,7 @@ class Settling:
         for start in incomplete:
             self._adjust(start)
         with self._store.transaction() as tx:
-            money.make_batch(tx, now)
+            money.make_batch(tx, now, self._leaf_secret)
 
     def reconcile(self, settler: Settler) -> None:
         """Proves that chain and ledger agree to the unit. Raises :class:`LedgerError` where they do not."""
@@ -149,7 +151,7 @@ class Settling:
             intervals.set_settled(tx, cleared.start, incomplete=_incomplete(energies), revision=0)
             intervals.advance(tx, cleared.start, "SETTLED", now)
             if self._is_due(cleared.start):
-                money.make_batch(tx, now)
+                money.make_batch(tx, now, self._leaf_secret)
 
     def _adjust(self, start: int) -> None:
         """Posts the difference that readings make which came after the settlement."""

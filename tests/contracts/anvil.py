@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from threading import Thread
 
 FOUNDRY = Path(__file__).parents[2] / "contracts" / "node_modules" / "@foundry-rs"
 ANVIL = next(FOUNDRY.glob("anvil-*/bin/anvil*"), None)
@@ -23,6 +24,9 @@ class Anvil:
         assert address is not None, "anvil ended before it listened"
         self.url = f"http://{address}"
         self.port = int(address.rpartition(":")[2])
+        # It tells of every call; with a full pipe it would stop.
+        self._listener = Thread(target=lambda: [None for _ in lines], daemon=True)
+        self._listener.start()
 
     def stop(self) -> None:
         """It hangs: connections are accepted and nothing is answered."""
@@ -34,4 +38,7 @@ class Anvil:
     def end(self, *, gently: bool = False) -> None:
         """``gently`` lets it write its state."""
         self.process.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
-        self.process.communicate(timeout=20)
+        self.process.wait(timeout=20)
+        self._listener.join()
+        assert self.process.stdout
+        self.process.stdout.close()

@@ -172,14 +172,6 @@ def clearing(connection: Connection, interval_start: int) -> StoredClearing:
     )
 
 
-def clearing_root(connection: Connection, interval_start: int) -> str:
-    table = schema.clearing
-    root: str = connection.execute(
-        select(table.c.root).where(table.c.interval_start == interval_start)
-    ).scalar_one()
-    return root
-
-
 def clearing_documents(connection: Connection) -> list[dict[str, Any]]:
     """For the report: every clearing in order, its documents decoded (``None`` where there is none)."""
     rows = connection.execute(select(schema.clearing).order_by(schema.clearing.c.interval_start))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from eth_hash.auto import keccak
 from sqlalchemy import Connection, func, insert, select, update
 
 from market.accounts.ledger import Kind, Posting, chain_positions
-from market.service.store import intervals, schema
+from market.service.store import commitments, intervals, schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +95,20 @@ def settled_ueur(connection: Connection, made_before: int | None = None) -> dict
     return {row[0]: row[1] for row in rows}
 
 
-def make_batch(tx: Connection, made_at: int) -> bool:
-    """Nets all postings that are in no batch into a new one; False where there are none."""
+def make_batch(tx: Connection, made_at: int, leaf_secret: bytes) -> bool:
+    """Nets all postings that are in no batch into a new one; False where there are none.
+
+    ``leaf_secret`` is what the salts of the batch's commitments are made from.
+    """
     sequence = next_sequence(tx)
-    starts = tx.exec_driver_sql(
-        "SELECT DISTINCT interval_start FROM posting WHERE batch = ? ORDER BY interval_start", (sequence,)
-    ).scalars()
-    roots = [intervals.clearing_root(tx, start) for start in starts]
-    if not roots:
+    commitments.keep_secret(tx, leaf_secret)
+    tree = commitments.batch_tree(tx, sequence)
+    if tree is None:
         return False
     positions = chain_positions(ledger_neur(tx), settled_ueur(tx))
-    root = keccak(b"".join(bytes.fromhex(part[2:]) for part in roots))
     tx.execute(
         insert(schema.batch),
-        {"sequence": sequence, "root": "0x" + root.hex(), "state": "PENDING", "made_at": made_at},
+        {"sequence": sequence, "root": "0x" + tree.root.hex(), "state": "PENDING", "made_at": made_at},
     )
     if positions:
         tx.exec_driver_sql(
