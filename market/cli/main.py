@@ -24,6 +24,7 @@ COMMANDS = {
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
+    "meter": ("market.cli.meter", "Enrol meters; print the format of their messages."),
     "verify": ("market.cli.verify", "Check a clearing record against its book, by pandapower."),
 }
 

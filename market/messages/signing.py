@@ -8,6 +8,7 @@ Structs that the chain checks (Binding) and those it does not (Award, Clearing) 
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -32,29 +33,32 @@ M = TypeVar("M", bound=Message)
 UNSIGNED = "0x" + "00" * 65
 
 _READING = (
-    b"Reading(address meter,uint32 epoch,uint64 seq,uint64 takenAt,uint64 importWh,uint64 exportWh,"
-    b"int32 powerW,uint8 quality)"
+    "Reading(address meter,uint32 epoch,uint64 seq,uint64 takenAt,uint64 importWh,uint64 exportWh,"
+    "int32 powerW,uint8 quality)"
 )
-_STEP = b"Step(uint8 side,uint32 energyWh,int64 limitPrice,uint8 minFillPercent)"
-_ORDER = (
-    b"Order(address meter,bytes32 feeder,uint64 intervalStart,uint32 version,uint32 firmImportWh,"
-    b"uint32 firmExportWh,int32 firmQVar,Step[] steps)" + _STEP
-)
+_STEP = "Step(uint8 side,uint32 energyWh,int64 limitPrice,uint8 minFillPercent)"
+ENCODED_TYPES = {
+    "Reading": _READING,
+    "Readings": "Readings(Reading[] readings)" + _READING,
+    "Step": _STEP,
+    "Order": "Order(address meter,bytes32 feeder,uint64 intervalStart,uint32 version,uint32 firmImportWh,"
+    "uint32 firmExportWh,int32 firmQVar,Step[] steps)" + _STEP,
+    "Receipt": "Receipt(address meter,uint8 kind,uint64 upTo,uint8 result,uint64 receivedAt,bytes32 digest)",
+    "Binding": "Binding(address meter,address owner,bytes32 connectionPoint,uint256 nonce,uint64 deadline)",
+    "Award": "Award(address meter,uint64 intervalStart,bytes32 content)",
+    "Clearing": "Clearing(bytes32 feeder,uint64 intervalStart,bytes32 root,bytes32 content)",
+}
+"""Each struct as EIP-712 encodes its type."""
+_TYPE_HASH = {name: keccak(encoded.encode()) for name, encoded in ENCODED_TYPES.items()}
 _DOMAIN_TYPE = keccak(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 _NAME = keccak(b"Peergrid")
 _VERSION = keccak(b"1")
-_READING_TYPE = keccak(_READING)
-_READINGS_TYPE = keccak(b"Readings(Reading[] readings)" + _READING)
-_STEP_TYPE = keccak(_STEP)
-_ORDER_TYPE = keccak(_ORDER)
-_RECEIPT_TYPE = keccak(
-    b"Receipt(address meter,uint8 kind,uint64 upTo,uint8 result,uint64 receivedAt,bytes32 digest)"
-)
-_BINDING_TYPE = keccak(
-    b"Binding(address meter,address owner,bytes32 connectionPoint,uint256 nonce,uint64 deadline)"
-)
-_AWARD_TYPE = keccak(b"Award(address meter,uint64 intervalStart,bytes32 content)")
-_CLEARING_TYPE = keccak(b"Clearing(bytes32 feeder,uint64 intervalStart,bytes32 root,bytes32 content)")
+_READING_TYPE, _READINGS_TYPE = _TYPE_HASH["Reading"], _TYPE_HASH["Readings"]
+_STEP_TYPE, _ORDER_TYPE = _TYPE_HASH["Step"], _TYPE_HASH["Order"]
+_RECEIPT_TYPE, _BINDING_TYPE = _TYPE_HASH["Receipt"], _TYPE_HASH["Binding"]
+_AWARD_TYPE, _CLEARING_TYPE = _TYPE_HASH["Award"], _TYPE_HASH["Clearing"]
+# A reading's words at once: the right-aligned integers each behind the zeros of their word.
+_READING_WORDS = struct.Struct(">32s12x20s28xI24xQ24xQ24xQ24xQ32s31xB")
 
 
 def _word(value: int) -> bytes:
@@ -98,23 +102,18 @@ class Domain:
         return keccak(b"\x19\x01" + self.separator + struct_hash)
 
 
-def _reading_hash(meter: str, entry: Reading | ReadingEntry) -> bytes:
+def _reading_hash(meter: bytes, entry: Reading | ReadingEntry) -> bytes:
     return keccak(
-        _READING_TYPE
-        + _address(meter)
-        + b"".join(
-            map(
-                _word,
-                (
-                    entry.epoch,
-                    entry.seq,
-                    entry.taken_at,
-                    entry.import_wh,
-                    entry.export_wh,
-                    entry.power_w,
-                    entry.quality,
-                ),
-            )
+        _READING_WORDS.pack(
+            _READING_TYPE,
+            meter,
+            entry.epoch,
+            entry.seq,
+            entry.taken_at,
+            entry.import_wh,
+            entry.export_wh,
+            _word(entry.power_w),
+            entry.quality,
         )
     )
 
@@ -128,9 +127,10 @@ def struct_hash(message: Message) -> bytes:
     """The EIP-712 ``hashStruct`` of a signed message; its ``sig`` takes no part."""
     match message:
         case Reading():
-            return _reading_hash(message.meter, message)
+            return _reading_hash(bytes.fromhex(message.meter[2:]), message)
         case Readings():
-            entries = b"".join(_reading_hash(message.meter, entry) for entry in message.readings)
+            meter = bytes.fromhex(message.meter[2:])
+            entries = b"".join([_reading_hash(meter, entry) for entry in message.readings])
             return keccak(_READINGS_TYPE + keccak(entries))
         case Order():
             words = map(

@@ -1,0 +1,15 @@
+"""``peergrid meter``: what a meter's owner and a firmware author need."""
+
+from __future__ import annotations
+
+import click
+
+from market.cli.meter_schema import schema
+
+
+@click.group("meter")
+def command() -> None:
+    """Enrol meters; print the format of their messages."""
+
+
+command.add_command(schema)
