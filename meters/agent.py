@@ -270,7 +270,7 @@ class Agent:
             sig=UNSIGNED,
         )
         self._next_version += 1
-        self._set_plan(gate.interval_start, _PlanMade(Plan(offer.steps)), writes)
+        self._set_plan(gate.interval_start, _PlanMade(Plan(offer.steps, offer.firm_import_wh)), writes)
         for waiting in list(self._waiting.values()):
             if waiting.row.kind == ReceiptKind.ORDER and waiting.row.time < gate.interval_start:
                 self._drop(waiting.row, writes)  # its gate has closed: no receipt can make it count
@@ -371,6 +371,7 @@ def _plan_to_json(made: _PlanMade) -> str:
             "steps": [
                 [step.device, int(step.side), step.energy_wh, step.limit_price] for step in made.plan.steps
             ],
+            "firm_import_wh": made.plan.firm_import_wh,
             "awarded_wh": made.plan.awarded_wh,
             "refused": made.refused,
         }
@@ -384,5 +385,5 @@ def _plan_from_json(text: str) -> _PlanMade:
         for device, side, energy_wh, limit_price in stored["steps"]
     )
     awarded = stored["awarded_wh"]
-    plan = Plan(steps, None if awarded is None else tuple(awarded))
+    plan = Plan(steps, stored["firm_import_wh"], None if awarded is None else tuple(awarded))
     return _PlanMade(plan, stored["refused"])

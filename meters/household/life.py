@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from market.messages.models import Side, Tariff
 from meters.household.devices import Battery, Stay
-from meters.household.forecast import FORECASTS
+from meters.household.forecast import FORECASTS, HISTORY_DAYS, Forecast
 from meters.household.sites import DAY_S, Household, Series
 from meters.strategies.interface import BatteryNow, Device, EvNow, OfferedStep, Situation
 
@@ -20,9 +20,10 @@ _FIRST_CHARGE = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What was offered for an interval, and the energy awarded to each step (None: no award known)."""
+    """What was ordered for an interval, and the energy awarded to each step (None: no award known)."""
 
     steps: tuple[OfferedStep, ...]
+    firm_import_wh: int
     awarded_wh: tuple[int, ...] | None = None
 
     def offered(self, device: Device) -> int:
@@ -85,21 +86,17 @@ def situation(
     """What the household knows at ``state.time`` about the interval at ``interval_start``.
 
     Between the two, batteries and vehicles are expected to follow what was awarded. A vehicle that is
-    not yet at home is not yet known.
+    not yet at home is not yet known. What modules could have given while they were curtailed is known:
+    inverters tell it as available power.
     """
     hours = seconds / 3600
     ahead = (interval_start - state.time) // seconds + 1
-    predict = FORECASTS[household.settings.forecast]
+    method = FORECASTS[household.settings.forecast]
+    per_day = DAY_S // seconds
 
-    def past_of(series: Series) -> Callable[[int], float]:
-        def past(back: int) -> float:
-            assert back >= 1, "a forecast may look at the past only"
-            return series.mean(state.time - back * seconds, seconds)
-
-        return past
-
-    def forecast(series: Series) -> float:
-        return predict(past_of(series), ahead, DAY_S // seconds)
+    def expected(series: Series, forecast: Forecast) -> float:
+        history = series.past(state.time, HISTORY_DAYS * per_day, seconds)
+        return forecast(history, ahead, per_day)
 
     battery_wh = state.battery_wh
     stay = household.stay_at(state.time)
@@ -109,15 +106,17 @@ def situation(
         if plan is None:
             continue
         if household.battery is not None:
-            battery_wh, _ = _run_battery(household.battery, battery_wh, plan, hours)
+            battery_wh, _ = _run_battery(household.battery, battery_wh, plan, 0.0, hours)
         charged_wh += plan.awarded("ev", Side.BID)
 
-    pv_wh = household.pv.available_w(forecast(household.modules_w)) * hours if household.pv else 0.0
+    pv_wh = 0.0
+    if household.pv is not None:
+        pv_wh = household.pv.available_w(expected(household.modules_w, method.sun)) * hours
     return Situation(
         hours=hours,
         tariff=tariff,
-        load_wh=max(0.0, forecast(household.load_w)) * hours,
-        load_q_var=forecast(household.load_q_var),
+        load_wh=max(0.0, expected(household.load_w, method.load)) * hours,
+        load_q_var=expected(household.load_q_var, method.load),
         pv=household.pv,
         pv_wh=pv_wh,
         battery=BatteryNow(household.battery, battery_wh) if household.battery else None,
@@ -128,9 +127,10 @@ def situation(
 def live(household: Household, state: State, plan: Plan | None, seconds: int) -> State:
     """The household after the interval of ``seconds`` from ``state.time``.
 
-    With an award it follows it as far as physics lets it. Without (the market was silent) it does what
-    it would do without a market: PV feeds in, the vehicle charges, the battery keeps the surplus for the
-    household's own use.
+    With an award it follows it as far as physics lets it: where load or sun come otherwise than ordered, the
+    vehicle makes up for it as long as it can wait, then the battery, and the rest is imbalance. Without
+    (the market was silent) it does what it would do without a market: PV feeds in, the vehicle charges,
+    the battery keeps the surplus for the household's own use.
     """
     hours, end = seconds / 3600, state.time + seconds
     if plan is not None and plan.awarded_wh is None:
@@ -145,11 +145,15 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
             offered_wh, awarded_wh = plan.offered("pv"), plan.awarded("pv", Side.ASK)
             pv_wh = household.pv.delivered_wh(available_wh, load_wh, offered_wh, awarded_wh)
 
-    state, ev_wh = _charge_ev(household, state, plan, end, hours)
+    spare_wh = 0.0
+    if plan is not None:
+        spare_wh = pv_wh - load_wh - (plan.awarded("pv", Side.ASK) - plan.firm_import_wh)
+    state, ev_wh = _charge_ev(household, state, plan, spare_wh, end, hours)
 
     battery_wh, battery_net_wh = state.battery_wh, 0.0
     if household.battery is not None and plan is not None:
-        battery_wh, battery_net_wh = _run_battery(household.battery, state.battery_wh, plan, hours)
+        spare_wh += plan.awarded("ev", Side.BID) - ev_wh
+        battery_wh, battery_net_wh = _run_battery(household.battery, state.battery_wh, plan, spare_wh, hours)
     elif household.battery is not None:
         left_wh = pv_wh - ev_wh - load_wh
         battery_wh, battery_net_wh = household.battery.run(
@@ -167,8 +171,16 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     )
 
 
-def _run_battery(battery: Battery, stored_wh: float, plan: Plan, hours: float) -> tuple[float, float]:
-    charge_wh, discharge_wh = plan.awarded("battery", Side.BID), plan.awarded("battery", Side.ASK)
+def _run_battery(
+    battery: Battery, stored_wh: float, plan: Plan, spare_wh: float, hours: float
+) -> tuple[float, float]:
+    """It follows its award and takes what the household has to spare besides (< 0: gives what it lacks).
+
+    Always worth it: what a household is short of costs the import tariff at least, what it has too much
+    earns the export tariff at most, and stored energy is worth something between.
+    """
+    charge_wh = plan.awarded("battery", Side.BID) + max(spare_wh, 0.0)
+    discharge_wh = plan.awarded("battery", Side.ASK) + max(-spare_wh, 0.0)
     return battery.run(stored_wh, charge_wh, discharge_wh, hours)
 
 
@@ -197,12 +209,13 @@ def _ev_now(
 
 
 def _charge_ev(
-    household: Household, state: State, plan: Plan | None, end: int, hours: float
+    household: Household, state: State, plan: Plan | None, spare_wh: float, end: int, hours: float
 ) -> tuple[State, float]:
     """The state with the vehicle's part of the interval until ``end``, and what it took, Wh.
 
     It charges in the intervals that lie wholly in its stay; after the last of them its departure is
-    counted.
+    counted. It takes what was awarded and ``spare_wh`` besides (< 0: less), but never so little that full
+    power could not make up for it before the departure.
     """
     stay = household.stay_at(state.time)
     if household.ev is None or stay is None or stay.departure < end:
@@ -210,9 +223,16 @@ def _charge_ev(
     if stay.arrival != state.ev_arrival:
         state = replace(state, ev_arrival=stay.arrival, ev_charged_wh=0.0)
     room_wh = household.ev.charge_room_wh(stay.need_wh - state.ev_charged_wh, hours)
-    taken_wh = room_wh if plan is None else min(room_wh, float(plan.awarded("ev", Side.BID)))
+    seconds = end - state.time
+    taken_wh = room_wh
+    if plan is not None:
+        awarded_wh = min(room_wh, float(plan.awarded("ev", Side.BID)))
+        later_wh = (stay.departure - end) // seconds * household.ev.power_w * hours
+        must_wh = stay.need_wh - state.ev_charged_wh - later_wh
+        least_wh = min(awarded_wh, max(0.0, must_wh))
+        taken_wh = min(room_wh, max(least_wh, awarded_wh + spare_wh))
     state = replace(state, ev_charged_wh=state.ev_charged_wh + taken_wh)
-    if stay.departure < end + (end - state.time):
+    if stay.departure < end + seconds:
         missing_wh = stay.need_wh - state.ev_charged_wh
         unmet = missing_wh >= 1
         state = replace(

@@ -48,7 +48,7 @@ class HouseholdSettings(BaseModel):
     ev_departure_spread: Spread = 0.75
     ev_price_min: Price = 310_000
     ev_price_max: Price = 450_000
-    forecast: Literal["persistence", "seasonal"] = "seasonal"
+    forecast: Literal["persistence", "seasonal", "analogues"] = "analogues"
     strategy: Literal["truthful"] = "truthful"
 
     @model_validator(mode="after")

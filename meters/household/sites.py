@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import NormalDist
 
+import numpy as np
+
 from grid.catalogue import Profiles
 from grid.feeder import Floats
 from meters.household.devices import Battery, Ev, Pv, Stay
@@ -41,6 +43,16 @@ class Series:
             for step in range(first, first + steps):
                 total += weight * float(column[step % len(column)])
         return total / steps
+
+    def past(self, end: int, intervals: int, seconds: int) -> Floats:
+        """The means of the ``intervals`` of ``seconds`` each before ``end``, the latest last."""
+        starts = end - seconds * np.arange(intervals, 0, -1)
+        steps = (starts[:, None] - YEAR_START) // STEP_S + np.arange(max(1, seconds // STEP_S))
+        total: Floats = np.zeros(steps.shape)
+        for column, weight in self.parts:
+            total += weight * column.take(steps, mode="wrap")
+        means: Floats = total.mean(axis=1)
+        return means
 
     def peak(self) -> float:
         """The year's largest value; 0 without parts."""

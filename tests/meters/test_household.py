@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from market.messages.models import STEPS_MAX, Side, Tariff
+from meters.household.forecast import FORECASTS
 from meters.household.life import Plan, State, first_state, live, situation
 from meters.household.settings import HouseholdSettings
 from meters.household.sites import DAY_S, Household, Series, households
+from meters.strategies.interface import OfferedStep
 from meters.strategies.truthful import truthful
-from tests.meters.places import NOON, PROFILES, RICH, profiles_with_other_future, rich_household
+from tests.meters.places import NOON, PROFILES, RICH, STEPS, profiles_with_other_future, rich_household
 
 SECONDS = 900
 TARIFF = Tariff(import_price=300_000, export_price=80_000, floor=-500_000, cap=2_000_000)
@@ -30,7 +32,8 @@ def no_plans(_start: int) -> Plan | None:
 
 def offered(household: Household, state: State) -> Plan:
     known = situation(household, state, no_plans, state.time, SECONDS, TARIFF)
-    return Plan(truthful(known).steps)
+    offer = truthful(known)
+    return Plan(offer.steps, offer.firm_import_wh)
 
 
 def awarded(plan: Plan, parts: list[float]) -> Plan:
@@ -131,9 +134,12 @@ def test_every_offer_is_a_valid_order(time: int, seed: int, charge: float) -> No
 
 
 @settings(deadline=None)
-@given(times.filter(lambda time: time > NOON - 160 * DAY_S))  # before it the year's end is the past
-def test_an_offer_knows_nothing_of_the_future(time: int) -> None:
-    one = rich_household()
+@given(
+    st.sampled_from(sorted(FORECASTS)),
+    times.filter(lambda time: time > NOON - 136 * DAY_S),  # before it the year's end is the past
+)
+def test_an_offer_knows_nothing_of_the_future(kind: str, time: int) -> None:
+    one = households(PROFILES, replace_settings(forecast=kind), 7)[0]
     state = first_state(one, time)
     profiles = profiles_with_other_future(time)
     share = one.modules_w.parts[0][1]
@@ -150,7 +156,7 @@ def test_an_offer_knows_nothing_of_the_future(time: int) -> None:
 
 def test_forecasts_have_real_errors() -> None:
     household = rich_household()
-    for kind in ("persistence", "seasonal"):
+    for kind in FORECASTS:
         choice = replace_settings(forecast=kind)
         household = households(PROFILES, choice, 7)[0]
         errors = []
@@ -173,8 +179,14 @@ def test_a_consuming_load_injects_negative_var() -> None:
     assert truthful(known).firm_q_var == -round(known.load_q_var)
 
 
+def steady_household() -> Household:
+    """One whose load is always 100 Wh an interval, under a sky without sun: nothing comes unexpected."""
+    load, dark = np.full(STEPS, 400.0), np.zeros(STEPS)
+    return replace(rich_household(), load_w=Series(((load, 1.0),)), modules_w=Series(((dark, 1.0),)))
+
+
 def test_batteries_and_vehicles_are_expected_to_follow_their_awards() -> None:
-    household = rich_household()
+    household = steady_household()
     assert household.battery and household.ev
     evening = household.stay(NOON // DAY_S).arrival // SECONDS * SECONDS + SECONDS
     state = live(household, first_state(household, evening), awarded_all(household, evening), SECONDS)
@@ -195,13 +207,73 @@ def awarded_all(household: Household, time: int, state: State | None = None) -> 
 
 
 def test_a_vehicle_that_gets_nothing_leaves_with_its_need_unmet_and_is_counted_once() -> None:
-    household = rich_household()
+    household = steady_household()
     state = replace(first_state(household, NOON), ev_arrival=0)
     for _ in range(96):
         nothing = replace(plan := offered(household, state), awarded_wh=tuple(0 for _ in plan.steps))
         state = live(household, state, nothing, SECONDS)
     assert (state.ev_departures, state.ev_unmet) == (1, 1)
     assert state.ev_unmet_wh == pytest.approx(household.stay(NOON // DAY_S).need_wh)
+
+
+def net_wh(before: State, after: State) -> float:
+    """What flowed into the grid, exactly."""
+    exported = after.export_wh + after.export_rest_wh - before.export_wh - before.export_rest_wh
+    return exported - (after.import_wh + after.import_rest_wh - before.import_wh - before.import_rest_wh)
+
+
+def with_load(household: Household, load_wh: float) -> Household:
+    """The same with this load in every interval."""
+    return replace(household, load_w=Series(((np.full(STEPS, 4 * load_wh), 1.0),)))
+
+
+@settings(deadline=None)
+@given(st.floats(-600, 600), st.floats(0, 1))
+def test_a_battery_makes_up_for_what_comes_otherwise_than_ordered(error_wh: float, charge: float) -> None:
+    household = with_load(steady_household(), 700 + error_wh)
+    battery = household.battery
+    assert battery
+    state = replace(first_state(household, NOON), battery_wh=charge * battery.capacity_wh)
+    bought_wh = min(400, int(battery.charge_room_wh(state.battery_wh, 0.25)))
+    plan = Plan((OfferedStep("battery", Side.BID, 400, 100_000),), 700, (bought_wh,))
+    off_wh = net_wh(state, live(household, state, plan, SECONDS)) + 700 + bought_wh
+    lacks_wh, spare_wh = error_wh - bought_wh, bought_wh - error_wh
+    beyond_wh = max(
+        lacks_wh - battery.discharge_room_wh(state.battery_wh, 0.25),
+        spare_wh - battery.charge_room_wh(state.battery_wh, 0.25),
+        0.0,
+    )
+    assert abs(off_wh) == pytest.approx(beyond_wh, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.floats(-600, 400))
+def test_a_vehicle_that_can_wait_makes_up_for_what_comes_otherwise(error_wh: float) -> None:
+    household = with_load(replace(steady_household(), battery=None), 700 + error_wh)
+    assert household.ev
+    stay = household.stay(NOON // DAY_S)
+    home = (stay.arrival // SECONDS + 1) * SECONDS
+    state = replace(first_state(household, home), ev_arrival=stay.arrival, ev_charged_wh=0.0)
+    room_wh = household.ev.charge_room_wh(stay.need_wh, 0.25)
+    plan = Plan((OfferedStep("ev", Side.BID, 400, 300_000),), 700, (400,))
+    off_wh = net_wh(state, live(household, state, plan, SECONDS)) + 700 + 400
+    assert off_wh == pytest.approx(max(0.0, -error_wh - (room_wh - 400)), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 20), st.floats(0, 3000))
+def test_a_vehicle_that_cannot_wait_makes_up_for_nothing(seed: int, error_wh: float) -> None:
+    """However much more load comes than was ordered, who is awarded what it must have leaves with it."""
+    household = with_load(replace(steady_household(), seed=seed, battery=None, _stays={}), 100 + error_wh)
+    stay = household.stay(NOON // DAY_S)
+    state = replace(first_state(household, NOON), ev_arrival=0)
+    while state.time < stay.departure:
+        known = situation(household, state, no_plans, state.time, SECONDS, TARIFF)
+        steps = tuple(step for step in truthful(known).steps if step.device == "ev")
+        plan = Plan(steps, 100, tuple(step.energy_wh for step in steps))
+        state = live(household, state, plan, SECONDS)
+    assert state.ev_departures == 1
+    assert state.ev_unmet_wh < 100
 
 
 def test_urgency_raises_a_vehicles_bid_up_to_the_cap() -> None:
