@@ -8,7 +8,7 @@ priced row is stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,12 +21,16 @@ from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.lp import ClearingProgram, LpSolution
 from market.auction.merit import merit_order
+from market.auction.polish import polish
 from market.auction.rows import LimitKey, Tangent, excess_of, limits_near, one_end_each, tangents
 
 MERIT_ROUNDS_MAX = 4
 ROUNDS_MAX = 60
 STEP_LIMIT_FROM_ROUND = 12
 MISMATCH_W_MAX = 1.0
+POLISHABLE_W = 60.0
+POLISHABLE_PU = 1e-3
+"""From this near the exact conditions of the optimum are tried."""
 EXCESS_PU_MAX = 1e-6
 """A row that a solution rests on is within this of its AC limit, from either side."""
 DUAL_MIN = 1e-9
@@ -148,6 +152,10 @@ def dispatch(
         feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
+        if abs(mismatch_w) < POLISHABLE_W and (
+            found := _polished(columns, state, (), net_import_kw, round_, network)
+        ):
+            return found
         if abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
             return Dispatch(state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible)
@@ -192,6 +200,21 @@ def _successive_programs(
         priced = {key for key, dual in solution.dual_of_limit.items() if dual > DUAL_MIN}
         stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
         tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
+        if (
+            abs(mismatch_w) < POLISHABLE_W
+            and (state.check.worst_excess < POLISHABLE_PU or not network)
+            and (
+                found := _polished(
+                    columns,
+                    state,
+                    priced | violated,
+                    solution.net_import_kw,
+                    round_ + len(balances) - 1,
+                    network,
+                )
+            )
+        ):
+            return found
         result = Dispatch(
             kw=state.kw,
             point=state.point,
@@ -231,6 +254,22 @@ def _successive_programs(
         _add_limits(columns, program, state, renewed)
     assert best is not None
     return best
+
+
+def _polished(
+    columns: Columns,
+    state: _State,
+    binding: Iterable[LimitKey],
+    net_import_kw: float,
+    iterations: int,
+    network: bool,
+) -> Dispatch | None:
+    """The exact optimum from a state close to it, or None."""
+    exact = polish(columns, state.kw, state.point, state.check, binding, net_import_kw, network=network)
+    if exact is None:
+        return None
+    mismatch_w = exact.point.slack_w if abs(net_import_kw) <= 1e-3 else 0.0
+    return Dispatch(exact.kw, exact.point, exact.check, exact.binding, mismatch_w, iterations, 0, True)
 
 
 def _held(columns: Columns, solution: LpSolution, lower: Floats, upper: Floats) -> bool:

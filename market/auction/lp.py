@@ -145,6 +145,8 @@ class ClearingProgram:
     def _predict(self) -> Floats:
         """Prices of smoothed supply and demand under the newest balance and the limits."""
         points = len(self._columns.point_node)
+        if not points:
+            return np.zeros(0)
         balance = self._balances[-1]
         slopes = np.array([limit.slope for limit in self._limits]).reshape(-1, points)
         room_kw = np.array([limit.room_kw for limit in self._limits])

@@ -25,7 +25,7 @@ from market.auction.whole import partly_filled
 
 UNIT = 1e3
 """The programs here are in EUR/MWh, thousandths of which are µEUR/kWh."""
-PRICE_NOISE = 1e-3
+PRICE_NOISE = 1e-5
 """Relative error of a price that comes with awards found by linearisation to 1 W."""
 RANK_TOLERANCE = 1e-7
 PARALLEL_TOLERANCE = 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,3 +36,21 @@ def schedule_of(book: Book, record: ClearingRecord, feeder: Feeder) -> Schedule:
     group_wh = np.bincount(columns.order_group, order_wh, len(columns.group_wh))
     point = columns.flow.solve(*columns.injections(group_wh / columns.hours / 1e3))
     return Schedule(columns, point, check_limits(point, columns.limits))
+
+
+def injections_of(book: Book, record: ClearingRecord) -> Mapping[str, tuple[float, float]]:
+    """The injections that a clearing scheduled: W and var by connection point, fills and firm energy."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def add(point: str, p_w: float, q_var: float) -> None:
+        before = found.get(point, (0.0, 0.0))
+        found[point] = (before[0] + p_w, before[1] + q_var)
+
+    for firm in book.firm or ():
+        add(firm.connection_point, firm.p_w, firm.q_var)
+    orders = {order.id: order for order in book.orders}
+    for fill in record.fills:
+        order = orders[fill.order_id]
+        p_w = fill.energy_wh / book.interval.hours * (1 if order.side == "ask" else -1)
+        add(order.connection_point, p_w, order.tan_phi * p_w)
+    return found
