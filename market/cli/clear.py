@@ -90,7 +90,7 @@ def show_record(record: ClearingRecord) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from market.cli.units import ct_per_kwh, kwh, shadow_price
+    from market.drawing.units import ct_per_kwh, kwh, shadow_price
 
     console = Console(highlight=False)
     colour = "green" if record.status == "cleared" else "yellow"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from market.cli.summary import Summary, Violations
-from market.cli.units import count, ct_per_kwh, eur, kwh, percent, shadow_price
+from market.drawing.units import count, ct_per_kwh, eur, kwh, percent, shadow_price
 
 
 @dataclass(frozen=True)

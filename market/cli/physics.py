@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from grid.feeder import Feeder
 from grid.limits import check_limits, network_limits
 from market.auction.book import Book, Firm, Limits
 from market.auction.clearing import clear_book, power_flow
-from market.auction.record import ClearingRecord
 from market.cli.settings import INTERVAL_S
 from market.service.ports import Physics
 from meters.household.forecast import seasonal
@@ -125,21 +124,3 @@ def _expected(series: Series, start: int) -> float:
     """The forecast for the interval at ``start`` that is possible while the one before it runs."""
     history = series.past(start - INTERVAL_S, INTERVALS_PER_DAY + 1, INTERVAL_S)
     return seasonal(history, 2, INTERVALS_PER_DAY)
-
-
-def injections_of(book: Book, record: ClearingRecord) -> Mapping[str, tuple[float, float]]:
-    """The injections that a clearing scheduled: W and var by connection point, fills and firm energy."""
-    found: dict[str, tuple[float, float]] = {}
-
-    def add(point: str, p_w: float, q_var: float) -> None:
-        before = found.get(point, (0.0, 0.0))
-        found[point] = (before[0] + p_w, before[1] + q_var)
-
-    for firm in book.firm or ():
-        add(firm.connection_point, firm.p_w, firm.q_var)
-    orders = {order.id: order for order in book.orders}
-    for fill in record.fills:
-        order = orders[fill.order_id]
-        p_w = fill.energy_wh / book.interval.hours * (1 if order.side == "ask" else -1)
-        add(order.connection_point, p_w, order.tan_phi * p_w)
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from market.accounts.ledger import MARKET_ACCOUNTS, NETWORK, NEUR_PER_UEUR, ROUNDING, Kind, household
@@ -11,7 +11,6 @@ from market.accounts.tariff import retail_neur
 from market.cli.alone import Alone
 from market.cli.chain import MarketChain
 from market.cli.day import Day, DayInterval
-from market.cli.physics import injections_of
 from market.cli.settings import Settings
 from market.cli.summary import (
     Chain,
@@ -97,18 +96,6 @@ def imbalance_wh(interval: DayInterval) -> int:
     )
 
 
-def neighbours_wh(interval: DayInterval) -> int:
-    """Energy that some connection points were to feed in and others to draw: what neighbours trade.
-
-    A household's own solar power in its own load is none of it, though both stand in its order.
-    """
-    net_wh: defaultdict[str, int] = defaultdict(int)
-    for point, (p_w, _) in injections_of(interval.book, interval.record).items():
-        net_wh[point] += round(p_w * interval.book.interval.hours)
-    fed_in_wh = sum(wh for wh in net_wh.values() if wh > 0)
-    return min(fed_in_wh, fed_in_wh - sum(net_wh.values()))
-
-
 def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
     metered = [energy for interval in day.intervals for energy in interval.metered.values() if energy]
     solar_wh = round(alone.pv_available_wh) - comfort.pv_curtailed_wh
@@ -117,7 +104,7 @@ def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
     fed_in_wh = sum(energy.export_wh for energy in metered)
     records = [interval.record for interval in day.intervals]
     return Energy(
-        traded_locally_wh=sum(neighbours_wh(interval) for interval in day.intervals),
+        traded_locally_wh=sum(neighbours_wh(interval.book, interval.record) for interval in day.intervals),
         imported_wh=sum(record.import_wh for record in records),
         exported_wh=sum(record.export_wh for record in records),
         losses_wh=sum(record.losses_wh for record in records),
@@ -127,19 +114,6 @@ def _energy(day: Day, alone: Alone, comfort: Comfort) -> Energy:
         from_batteries_wh=from_batteries_wh,
         imbalance_wh=sum(imbalance_wh(interval) for interval in day.intervals),
     )
-
-
-def consumption_by_price(interval: DayInterval, bus_of: Mapping[str, int]) -> Iterable[tuple[int, int]]:
-    """Scheduled consumption (Wh) with the price of its bus; ``bus_of`` is by connection point."""
-    price = {node.bus: node.price for node in interval.record.prices}
-    orders = {order.id: order for order in interval.book.orders}
-    for firm in interval.book.firm or ():
-        if firm.p_w < 0:
-            yield price[bus_of[firm.connection_point]], round(-firm.p_w * interval.book.interval.hours)
-    for fill in interval.record.fills:
-        order = orders[fill.order_id]
-        if order.side == "bid":
-            yield price[bus_of[order.connection_point]], fill.energy_wh
 
 
 def _prices(day: Day) -> Prices:

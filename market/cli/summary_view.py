@@ -11,7 +11,7 @@ from rich.text import Text
 
 from market.cli.numbers import number_groups
 from market.cli.summary import Summary
-from market.cli.units import count, eur, percent
+from market.drawing.units import count, eur, percent
 
 WIDTH_MAX = 100
 

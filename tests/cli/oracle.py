@@ -13,7 +13,7 @@ import pytest
 from grid.catalogue import load_net
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
-from market.cli.physics import injections_of
+from market.auction.schedule import injections_of
 
 
 def stored_clearings(folder: Path) -> list[tuple[Book, ClearingRecord]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.cli.report.curves import Curves, Step, price_interval
-from market.cli.report.feeder_map import Topology, layout, spanning_tree
-from market.cli.report.plot import clock_time, ticks
-from market.cli.units import eur, kwh, percent
+from market.drawing.curves import Curves, Step, price_interval
+from market.drawing.feeder_map import Topology, layout, spanning_tree
+from market.drawing.plot import clock_time, ticks
+from market.drawing.units import eur, kwh, percent
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(3, 12))

@@ -11,8 +11,9 @@ from market.auction.record import AcCheck, BindingLimit, ClearingRecord, Fill, N
 from market.cli.alone import Alone
 from market.cli.day import Day, DayInterval
 from market.cli.settings import read_settings
-from market.cli.summarise import ledger_on_chain_ueur, neighbours_wh, summarise
+from market.cli.summarise import ledger_on_chain_ueur, summarise
 from market.cli.summary import Chain, Elapsed, Summary
+from market.drawing.interval import neighbours_wh
 from market.messages.models import Tariff
 from market.service.store.money import AccountState
 from meters.fleet import Comfort
@@ -122,14 +123,14 @@ DAY = Day([INTERVAL], ACCOUNTS, {"orders": 3, "readings": 9, "awards": 3}, [1])
 
 
 def test_neighbours_trade_what_some_feed_in_and_others_draw() -> None:
-    assert neighbours_wh(INTERVAL) == 900
+    assert neighbours_wh(INTERVAL.book, INTERVAL.record) == 900
 
 
 def test_a_households_own_solar_power_in_its_own_load_is_no_trade() -> None:
     book = INTERVAL.book.model_copy(
         update={"firm": (*(INTERVAL.book.firm or ()), Firm(connection_point="load:0", p_w=-2000.0))}
     )
-    assert neighbours_wh(replace(INTERVAL, book=book)) == 500
+    assert neighbours_wh(book, INTERVAL.record) == 500
 
 
 def test_energy_adds_up() -> None:

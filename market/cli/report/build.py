@@ -9,7 +9,7 @@ from market.cli.numbers import Group
 from market.cli.report.figures import Story, day_figures
 from market.cli.report.page import Card, Page, render
 from market.cli.summary import Summary
-from market.cli.units import percent, plain
+from market.drawing.units import percent, plain
 
 
 def build_report(story: Story, groups: Sequence[Group]) -> str:

@@ -9,24 +9,20 @@ from functools import partial
 
 import numpy as np
 
-from grid.errors import PowerFlowError
 from grid.feeder import Feeder
 from grid.limits import network_limits
-from market.auction.book import Book
-from market.auction.clearing import clear_book, power_flow
-from market.auction.record import ClearingRecord
+from market.auction.clearing import clear_book
 from market.cli.day import Day, DayInterval
-from market.cli.physics import injections_of
-from market.cli.report.curves import Curves, Step, curve_figure, price_interval
-from market.cli.report.energy import Layer, balance_figure
-from market.cli.report.feeder_map import State, Topology, feeder_figure
-from market.cli.report.limits import loading_figure, voltage_figure
 from market.cli.report.page import Figure, Key
-from market.cli.report.plot import Size
-from market.cli.report.prices import PriceBand, price_figure
-from market.cli.summarise import consumption_by_price, neighbours_wh
 from market.cli.summary import Summary
-from market.cli.units import ct_per_kwh, kwh
+from market.drawing.curves import curve_figure, price_interval
+from market.drawing.energy import Layer, balance_figure
+from market.drawing.feeder_map import feeder_figure
+from market.drawing.interval import curves_of, grid_state, neighbours_wh, price_band, topology_of
+from market.drawing.limits import loading_figure, voltage_figure
+from market.drawing.plot import Size
+from market.drawing.prices import price_figure
+from market.drawing.units import ct_per_kwh, kwh
 
 WIDE_PX, NARROW_PX = 858, 334
 CHART = (Size(WIDE_PX, 300), Size(NARROW_PX, 250))
@@ -75,25 +71,8 @@ def _clock(start: int) -> str:
     return f"{datetime.fromtimestamp(start, UTC):%H:%M}"
 
 
-def _mean_price(story: Story, interval: DayInterval) -> float:
-    """The bus price weighted by consumption; the plain mean where nobody consumes."""
-    pairs = list(consumption_by_price(interval, story.bus_of))
-    energy_wh = sum(wh for _, wh in pairs)
-    if energy_wh:
-        return sum(price * wh for price, wh in pairs) / energy_wh
-    prices = [node.price for node in interval.record.prices]
-    return sum(prices) / len(prices)
-
-
-def _band(story: Story, interval: DayInterval) -> PriceBand | None:
-    if interval.record.status != "cleared":
-        return None
-    prices = [node.price for node in interval.record.prices]
-    return PriceBand(min(prices), _mean_price(story, interval), max(prices))
-
-
 def _prices(story: Story) -> Figure:
-    bands = [_band(story, interval) for interval in story.day.intervals]
+    bands = [price_band(interval.book, interval.record, story.bus_of) for interval in story.day.intervals]
     tariff = story.day.intervals[0].tariff
     wide, narrow = _two(
         CHART,
@@ -156,50 +135,23 @@ def _energy(story: Story, interval: DayInterval) -> tuple[float, float, float, f
     return fed_in_wh, import_wh, drawn_wh, losses_wh, export_wh
 
 
-def curves_of(story: Story, interval: DayInterval) -> Curves:
-    """The merit orders of an interval, bids net of the local fee."""
-    book, record, tariff = interval.book, interval.record, interval.tariff
-    hours = book.interval.hours
-    demand = [Step(round(-firm.p_w * hours), None) for firm in book.firm or () if firm.p_w < 0]
-    supply = [Step(round(firm.p_w * hours), None) for firm in book.firm or () if firm.p_w > 0]
-    sides = {}
-    for order in book.orders:
-        sides[order.id] = order.side
-        if order.side == "bid":
-            demand.append(Step(order.energy_wh, order.limit_price - tariff.local_fee))
-        else:
-            supply.append(Step(order.energy_wh, order.limit_price))
-    filled = {"bid": 0, "ask": 0}
-    for fill in record.fills:
-        filled[sides[fill.order_id]] += fill.energy_wh
-    band = _band(story, interval)
-    assert band is not None
-    return Curves(
-        demand=demand,
-        supply=supply,
-        demand_wh=filled["bid"] + sum(step.energy_wh for step in demand if step.price is None),
-        supply_wh=filled["ask"] + sum(step.energy_wh for step in supply if step.price is None),
-        low=band.low,
-        mean=band.mean,
-        high=band.high,
-        import_price=tariff.import_price - tariff.local_fee,
-        export_price=tariff.export_price,
-    )
-
-
 def _curves(story: Story) -> Figure:
     """The interval in which neighbours traded most."""
     cleared = [interval for interval in story.day.intervals if interval.record.status == "cleared"]
     if not cleared:
         return Figure("Supply and demand", "No interval of the day was cleared.", [], "", "")
-    chosen = max(cleared, key=lambda interval: (neighbours_wh(interval), -interval.start))
-    curves = curves_of(story, chosen)
+    chosen = max(
+        cleared, key=lambda interval: (neighbours_wh(interval.book, interval.record), -interval.start)
+    )
+    band = price_band(chosen.book, chosen.record, story.bus_of)
+    assert band is not None
+    curves = curves_of(chosen.book, chosen.record, band)
     low, high = price_interval(curves)
     balanced = ct_per_kwh(low) if low == high else f"any price from {ct_per_kwh(low)} to {ct_per_kwh(high)}"
     wide, narrow = _two(CHART, lambda size: curve_figure(size, curves))
     return Figure(
         f"Supply and demand at {_clock(chosen.start)}",
-        f"The interval in which neighbours traded most: {kwh(neighbours_wh(chosen), 1)}. Without limits "
+        f"The interval in which neighbours traded most: {kwh(neighbours_wh(chosen.book, chosen.record), 1)}. Without limits "
         f"and losses {balanced} would have balanced it. Firm demand and urgent charging buy at any price "
         "and lie beyond the top. Bids are shown net of the local fee.",
         [
@@ -213,45 +165,6 @@ def _curves(story: Story) -> Figure:
     )
 
 
-def _topology(feeder: Feeder) -> Topology:
-    names = [""] * feeder.node_count
-    for bus, node in zip(feeder.bus_index.tolist(), feeder.bus_node.tolist(), strict=True):
-        names[node] = names[node] or f"bus:{bus}"
-    return Topology(
-        node_count=feeder.node_count,
-        roots=feeder.slack.tolist(),
-        branches=list(
-            zip(feeder.line_from.tolist(), feeder.line_to.tolist(), feeder.line_name.tolist(), strict=True)
-        ),
-        node_names=names,
-    )
-
-
-def grid_state(feeder: Feeder, book: Book, record: ClearingRecord) -> State | None:
-    """The AC power flow of a clearing's schedule; None where it has no solution."""
-    p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
-    for point, (active, reactive) in injections_of(book, record).items():
-        node = feeder.node_of(point)
-        assert node is not None, point
-        p_w[node] += active
-        q_var[node] += reactive
-    flow = power_flow(feeder)
-    try:
-        point_found = flow.solve(p_w, q_var)
-    except PowerFlowError:
-        return None
-    limits = network_limits(feeder, **book.limits.model_dump())
-    loading: dict[str, float] = {}
-    for name, share, limit in zip(feeder.branch.tolist(), point_found.loading, limits.loading, strict=True):
-        loading[name] = max(loading.get(name, 0.0), float(100 * share / limit))
-    return State(
-        v_pu=point_found.v_pu.tolist(),
-        v_min_pu=limits.v_min_pu.tolist(),
-        v_max_pu=limits.v_max_pu.tolist(),
-        loading_percent=loading,
-    )
-
-
 def _maps(story: Story) -> list[Figure]:
     """The interval in which ignoring the network would have broken most: as cleared, and as ignored."""
     worst = max(
@@ -262,7 +175,7 @@ def _maps(story: Story) -> list[Figure]:
             -interval.start,
         ),
     )
-    topology = _topology(story.feeder)
+    topology = topology_of(story.feeder)
     ignored = clear_book(worst.book, story.feeder, network=False)
     figures = []
     for record, title, text in (

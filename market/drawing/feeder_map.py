@@ -7,12 +7,13 @@ the remaining branches across.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from market.cli.report.plot import Point, Size, document, number
+from market.drawing.plot import Point, Size, document, number
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,22 @@ def loading_class(percent: float) -> str:
     return "full" if percent >= 99 else "high" if percent >= 70 else "calm"
 
 
-def feeder_figure(size: Size, topology: Topology, state: State, title: str) -> str:
-    """The tree from left to right, or from top to bottom where the page is narrow."""
+def price_class(price: float, reference: float, span: float) -> str:
+    """``v0`` at the reference, ``h1`` to ``h3`` dearer, ``l1`` to ``l3`` cheaper, by thirds of ``span``."""
+    share = (price - reference) / span if span else 0.0
+    step = min(math.ceil(abs(share) * 3 - 0.05), 3)
+    return "v0" if step <= 0 else f"{'h' if share > 0 else 'l'}{step}"
+
+
+def feeder_figure(
+    size: Size, topology: Topology, state: State, title: str, prices: Sequence[float] | None = None
+) -> str:
+    """The tree from left to right, or from top to bottom where the page is narrow.
+
+    Buses are coloured by voltage, or by their ``prices`` (ct/kWh by node) against the first root's.
+    """
+    reference = prices[topology.roots[0]] if prices else 0.0
+    span = max((abs(price - reference) for price in prices), default=0.0) if prices else 0.0
     places = layout(topology)
     depth_max = max((depth for depth, _ in places), default=0) or 1
     lane_max = max((lane for _, lane in places), default=0) or 1
@@ -134,14 +149,17 @@ def feeder_figure(size: Size, topology: Topology, state: State, title: str) -> s
     for node in range(topology.node_count):
         x, y = at(node)
         volts = state.v_pu[node]
-        tip = f"{topology.node_names[node]}: {volts:.4f} pu"
+        tip = f"{topology.node_names[node]}: " + (f"{prices[node]:.2f} ct/kWh" if prices else f"{volts:.4f} pu")
         if node in roots:
             marks.append(
                 f'<rect class="slack" x="{number(x - 5)}" y="{number(y - 5)}" width="10" height="10" rx="2">'
                 f"<title>{escape(tip)}, slack</title></rect>"
             )
             continue
-        css = voltage_class(volts, state.v_min_pu[node], state.v_max_pu[node])
+        if prices:
+            css = price_class(prices[node], reference, span)
+        else:
+            css = voltage_class(volts, state.v_min_pu[node], state.v_max_pu[node])
         marks.append(
             f'<circle class="bus {css}" cx="{number(x)}" cy="{number(y)}" r="{2.6 if size.is_narrow else 4}">'
             f"<title>{escape(tip)}</title></circle>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from market.cli.report.plot import Size, day_plot
+from market.drawing.plot import Size, day_plot
 
 CT = 1 / 10_000  # of 1 µEUR/kWh
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from market.cli.report.plot import Plot, Size, decimals_of, ticks
+from market.drawing.plot import Plot, Size, decimals_of, ticks
 
 CT = 1 / 10_000
 URGENT_ABOVE = 1.6  # of the import price: bids above are not drawn to scale
@@ -13,10 +13,14 @@ URGENT_ABOVE = 1.6  # of the import price: bids above are not drawn to scale
 
 @dataclass(frozen=True)
 class Step:
-    """Energy at one limit price; ``price`` None is firm: it flows at any price."""
+    """Energy at one limit price; ``price`` None is firm: it flows at any price.
+
+    ``left_wh`` of it was left out by the clearing; such parts are drawn paler.
+    """
 
     energy_wh: int
     price: int | None
+    left_wh: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Curves:
     high: int
     import_price: int
     export_price: int
+    band_name: str = "bus prices from lowest to highest"
+    price_name: str = ""
+    """What the price at ``mean`` is called, where it is to be drawn as a line of its own."""
 
 
 def price_interval(curves: Curves) -> tuple[int, int]:
@@ -71,16 +78,36 @@ def price_interval(curves: Curves) -> tuple[int, int]:
 def _stairs(steps: Sequence[Step], *, falling: bool, free: float) -> list[tuple[float, float]]:
     """Corners of a merit order in kWh and ct/kWh; firm energy comes first, at the price ``free``."""
 
-    def level(step: Step) -> float:
-        return free if step.price is None else step.price * CT
-
     points: list[tuple[float, float]] = []
     energy_kwh = 0.0
-    for step in sorted(steps, key=level, reverse=falling):
-        points.append((energy_kwh, level(step)))
+    for step in _in_order(steps, falling=falling, free=free):
+        level = _level(step, free)
+        points.append((energy_kwh, level))
         energy_kwh += step.energy_wh / 1000
-        points.append((energy_kwh, level(step)))
+        points.append((energy_kwh, level))
     return points
+
+
+def _level(step: Step, free: float) -> float:
+    return free if step.price is None else step.price * CT
+
+
+def _in_order(steps: Sequence[Step], *, falling: bool, free: float) -> list[Step]:
+    """The steps as the merit order takes them; of equal price first what was taken most of."""
+    sign = -1 if falling else 1
+    return sorted(steps, key=lambda step: (sign * _level(step, free), step.left_wh / max(step.energy_wh, 1)))
+
+
+def _taken(points: Sequence[tuple[float, float]], steps: Sequence[Step]) -> list[list[tuple[float, float]]]:
+    """The runs of the stairs that were taken."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for (start, level), step in zip(points[::2], steps, strict=True):
+        taken_kwh = (step.energy_wh - step.left_wh) / 1000
+        if taken_kwh:
+            runs[-1] += [(start, level), (start + taken_kwh, level)]
+        if step.left_wh:
+            runs.append([])
+    return [run for run in runs if run]
 
 
 def curve_figure(size: Size, curves: Curves) -> str:
@@ -110,15 +137,25 @@ def curve_figure(size: Size, curves: Curves) -> str:
     plot.x_axis([(value, f"{value:,.{decimals_of(plot.x_range)}f}") for value in x_ticks])
     plot.y_axis(ticks(bottom, top, 7), decimals=decimals_of((bottom, top)))
     plot.box(
-        0, plot.x_range[1], curves.low * CT, curves.high * CT, "band", "bus prices from lowest to highest"
+        0, plot.x_range[1], curves.low * CT, curves.high * CT, "band", curves.band_name
     )
     plot.level(curves.import_price * CT, "tariff", "retailer sells")
     plot.level(curves.export_price * CT, "tariff", "retailer buys")
+    if curves.price_name:
+        plot.level(curves.mean * CT, "mean", curves.price_name, at_right=False)
     # The last step goes on to the edge: beyond it there is nothing more to buy or to sell.
-    if demand:
-        plot.line([*demand, (demand[-1][0], 2 * bottom)], "demand")
-    if supply:
-        plot.line([*supply, (supply[-1][0], 2 * top)], "supply")
+    for points, steps, css, edge in (
+        (demand, curves.demand, "demand", 2 * bottom),
+        (supply, curves.supply, "supply", 2 * top),
+    ):
+        if not points:
+            continue
+        if not any(step.left_wh for step in steps):
+            plot.line([*points, (points[-1][0], edge)], css)
+            continue
+        plot.line([*points, (points[-1][0], edge)], f"{css} left")
+        for run in _taken(points, _in_order(steps, falling=css == "demand", free=edge)):
+            plot.line(run, css)
     for energy_wh, css, name in (
         (curves.demand_wh, "dot demand", "taken"),
         (curves.supply_wh, "dot supply", "delivered"),

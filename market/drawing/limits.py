@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from market.cli.report.plot import Plot, Size, day_plot
+from market.drawing.plot import Plot, Size, day_plot
 
 
 def _line(plot: Plot, values: Sequence[float | None], width: float, css: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from market.cli.units import plain
+from market.drawing.units import plain
 
 Point = tuple[float, float]
 
