@@ -27,6 +27,7 @@ from market.cli.summary import (
     Vehicles,
     Violations,
 )
+from market.drawing.interval import neighbours_wh
 from meters.fleet import Comfort
 
 SHARE_DECIMALS = 4

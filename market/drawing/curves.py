@@ -136,9 +136,7 @@ def curve_figure(size: Size, curves: Curves) -> str:
     x_ticks = ticks(*plot.x_range, 5 if size.is_narrow else 9)
     plot.x_axis([(value, f"{value:,.{decimals_of(plot.x_range)}f}") for value in x_ticks])
     plot.y_axis(ticks(bottom, top, 7), decimals=decimals_of((bottom, top)))
-    plot.box(
-        0, plot.x_range[1], curves.low * CT, curves.high * CT, "band", curves.band_name
-    )
+    plot.box(0, plot.x_range[1], curves.low * CT, curves.high * CT, "band", curves.band_name)
     plot.level(curves.import_price * CT, "tariff", "retailer sells")
     plot.level(curves.export_price * CT, "tariff", "retailer buys")
     if curves.price_name:

@@ -149,7 +149,8 @@ def feeder_figure(
     for node in range(topology.node_count):
         x, y = at(node)
         volts = state.v_pu[node]
-        tip = f"{topology.node_names[node]}: " + (f"{prices[node]:.2f} ct/kWh" if prices else f"{volts:.4f} pu")
+        value = f"{prices[node]:.2f} ct/kWh" if prices else f"{volts:.4f} pu"
+        tip = f"{topology.node_names[node]}: {value}"
         if node in roots:
             marks.append(
                 f'<rect class="slack" x="{number(x - 5)}" y="{number(y - 5)}" width="10" height="10" rx="2">'

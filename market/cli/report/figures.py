@@ -151,7 +151,7 @@ def _curves(story: Story) -> Figure:
     wide, narrow = _two(CHART, lambda size: curve_figure(size, curves))
     return Figure(
         f"Supply and demand at {_clock(chosen.start)}",
-        f"The interval in which neighbours traded most: {kwh(neighbours_wh(chosen.book, chosen.record), 1)}. Without limits "
+        f"The interval in which neighbours traded most: {kwh(traded_wh[chosen.start], 1)}. Without limits "
         f"and losses {balanced} would have balanced it. Firm demand and urgent charging buy at any price "
         "and lie beyond the top. Bids are shown net of the local fee.",
         [
