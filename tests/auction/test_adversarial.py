@@ -183,6 +183,12 @@ def test_firm_demand_that_cannot_be_served_suspends_with_the_element_that_is_ove
     assert record.fills == record.trades == record.prices == ()
 
 
+def test_firm_demand_that_breaks_a_limit_suspends_a_book_without_orders_too() -> None:
+    record = clear_book(book_of([], firm=[{"connection_point": "bus:7", "p_w": -250_000.0}]), RURAL1)
+    assert record.status == "suspended"
+    assert record.setpoints == ()
+
+
 def test_firm_demand_beyond_any_power_flow_suspends_with_the_reason() -> None:
     firm = [{"connection_point": "bus:7", "p_w": -1e8}]
     record = clear_book(book_of([], firm=firm), RURAL1)
