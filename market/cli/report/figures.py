@@ -140,9 +140,8 @@ def _curves(story: Story) -> Figure:
     cleared = [interval for interval in story.day.intervals if interval.record.status == "cleared"]
     if not cleared:
         return Figure("Supply and demand", "No interval of the day was cleared.", [], "", "")
-    chosen = max(
-        cleared, key=lambda interval: (neighbours_wh(interval.book, interval.record), -interval.start)
-    )
+    traded_wh = {interval.start: neighbours_wh(interval.book, interval.record) for interval in cleared}
+    chosen = max(cleared, key=lambda interval: (traded_wh[interval.start], -interval.start))
     band = price_band(chosen.book, chosen.record, story.bus_of)
     assert band is not None
     curves = curves_of(chosen.book, chosen.record, band)
