@@ -57,6 +57,7 @@ class Gateway:
         self._inbox = Inbox()
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+        self._retained: dict[str, Message] = {}
         feeder = settings.feeder
         self._session = Session(
             host,
@@ -66,6 +67,7 @@ class Gateway:
             subscriptions=[topic_of(feeder, "+", subject) for subject in ("order", "reading", "sync")],
             clean_start=False,
             expiry_s=_SESSION_EXPIRY_S,
+            on_connect=self._remind,
         )
 
     async def __aenter__(self) -> Gateway:
@@ -119,7 +121,13 @@ class Gateway:
                     raise
                 await asyncio.sleep(_RETRY_S)
             else:
+                self._retained |= {message.topic: message for message in messages if message.retain}
                 return
+
+    def _remind(self, session: Session) -> None:
+        """A broker that was restarted has forgotten the gate; whoever subscribes now must hear it."""
+        for message in self._retained.values():
+            session.send(message)
 
     async def _read(self) -> None:
         while True:

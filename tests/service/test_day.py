@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +20,11 @@ from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.messages.models import Award, Clearing, Gate, ReceiptResult
 from market.messages.signing import is_signed_by
-from meters.broker import Broker
-from meters.mqtt import Message
+from meters.broker import HOST, Broker, Program
+from meters.mqtt import Inbox, Message, Session
 from tests.service.scene import (
     DOMAIN,
+    FEEDER_ID,
     MARKET,
     METERS,
     SECONDS,
@@ -111,6 +114,38 @@ async def test_who_says_nothing_is_a_retail_customer_and_holds_nobody_up_twice(
     assert [row for row in state["posting"] if row[1] == silent] == []
     books = [json.loads(row[3]) for row in state["clearing"]]
     assert all({"connection_point": "load:3", "p_w": -332.0, "q_var": 0.0} in book["firm"] for book in books)
+
+
+@pytest.mark.parametrize(
+    "program", [pytest.param("mosquitto", marks=pytest.mark.needs("mosquitto")), "iotcore"]
+)
+async def test_a_broker_restarted_within_a_wave_tells_the_gate_to_whoever_comes(
+    tmp_path: Path, broker: Broker, program: Program
+) -> None:
+    """All meters come after the gate was announced on a broker that has been killed since."""
+    timely, late = tmp_path / "timely", tmp_path / "late"
+    timely.mkdir()
+    late.mkdir()
+    await day(timely, broker.port)
+    async with Broker(program) as first, market(late, first.port, settings(INTERVALS)) as engine:
+        running = asyncio.create_task(engine.run())
+        await gate_is_out(late, first.port)
+        os.kill(first.pid, signal.SIGKILL)
+        await first.ended()
+        async with Broker(program, port=first.port) as second:
+            living = asyncio.create_task(Meters(second.port).run())
+            await running
+            living.cancel()
+    assert state_of(late) == state_of(timely)
+
+
+async def gate_is_out(folder: Path, port: int) -> None:
+    """Until the first gate was heard, and the market knows that the broker has it."""
+    inbox = Inbox()
+    async with Session(HOST, port, "listener", inbox, subscriptions=[f"peergrid/v1/{FEEDER_ID}/gate"]):
+        Inbox.done(await inbox.batch())
+    while state_of(folder)["outbox"]:
+        await asyncio.sleep(0.01)
 
 
 async def test_readings_that_come_late_end_in_the_ledger_of_a_timely_day(
