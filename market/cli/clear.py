@@ -36,6 +36,12 @@ SUSPENDED_STATUS = 3
     help="highs is the fast path, pyomo the readable reference model.",
 )
 @click.option("--explain", "explained", metavar="ORDER_ID", help="Say why an order got what it got.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw supply, demand and the feeder into an .svg, .png or .pdf.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the clearing record as one JSON document.")
 @click.pass_context
 def command(
@@ -46,6 +52,7 @@ def command(
     deadline_ms: int | None,
     engine: Engine,
     explained: str | None,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Clear BOOK, a JSON file with the orders of one interval.
@@ -56,6 +63,10 @@ def command(
     from market.auction.book import read_book
     from market.auction.clearing import clear_book
 
+    if plot is not None:
+        from market.cli.plot import check_plot_path, write_plot
+
+        check_plot_path(plot)
     orders = read_book(book)
     name = feeder_name or orders.feeder
     if name is None:
@@ -75,6 +86,8 @@ def command(
         from market.auction.explain import explain
 
         sentences = explain(orders, record, feeder, explained)
+    if plot is not None:
+        write_plot(plot, orders, record, feeder)
     if as_json:
         click.echo(json.dumps(record.json_document(), ensure_ascii=False))
     elif explained is None:

@@ -140,11 +140,11 @@ def curve_figure(size: Size, curves: Curves) -> str:
     plot.level(curves.import_price * CT, "tariff", "retailer sells")
     plot.level(curves.export_price * CT, "tariff", "retailer buys")
     if curves.price_name:
-        plot.level(curves.mean * CT, "mean", curves.price_name, at_right=False)
+        plot.level(curves.mean * CT, "with", curves.price_name, at_right=False)
     # The last step goes on to the edge: beyond it there is nothing more to buy or to sell.
-    for points, steps, css, edge in (
-        (demand, curves.demand, "demand", 2 * bottom),
-        (supply, curves.supply, "supply", 2 * top),
+    for points, steps, css, free, edge in (
+        (demand, curves.demand, "demand", 2 * top, 2 * bottom),
+        (supply, curves.supply, "supply", 2 * bottom, 2 * top),
     ):
         if not points:
             continue
@@ -152,7 +152,7 @@ def curve_figure(size: Size, curves: Curves) -> str:
             plot.line([*points, (points[-1][0], edge)], css)
             continue
         plot.line([*points, (points[-1][0], edge)], f"{css} left")
-        for run in _taken(points, _in_order(steps, falling=css == "demand", free=edge)):
+        for run in _taken(points, _in_order(steps, falling=css == "demand", free=free)):
             plot.line(run, css)
     for energy_wh, css, name in (
         (curves.demand_wh, "dot demand", "taken"),

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from grid.errors import PowerFlowError
 from grid.feeder import Feeder
-from grid.limits import network_limits
 from market.auction.book import Book
-from market.auction.clearing import power_flow
 from market.auction.record import ClearingRecord
-from market.auction.schedule import injections_of
+from market.auction.schedule import injections_of, schedule_of
 from market.drawing.curves import Curves, Step
 from market.drawing.feeder_map import State, Topology
 from market.drawing.prices import PriceBand
@@ -104,23 +100,16 @@ def topology_of(feeder: Feeder) -> Topology:
 
 def grid_state(feeder: Feeder, book: Book, record: ClearingRecord) -> State | None:
     """The AC power flow of a clearing's schedule; None where it has no solution."""
-    p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
-    for point, (active, reactive) in injections_of(book, record).items():
-        node = feeder.node_of(point)
-        assert node is not None, point
-        p_w[node] += active
-        q_var[node] += reactive
-    flow = power_flow(feeder)
     try:
-        point_found = flow.solve(p_w, q_var)
+        schedule = schedule_of(book, record, feeder)
     except PowerFlowError:
         return None
-    limits = network_limits(feeder, **book.limits.model_dump())
+    limits, point = schedule.columns.limits, schedule.point
     loading: dict[str, float] = {}
-    for name, share, limit in zip(feeder.branch.tolist(), point_found.loading, limits.loading, strict=True):
+    for name, share, limit in zip(feeder.branch.tolist(), point.loading, limits.loading, strict=True):
         loading[name] = max(loading.get(name, 0.0), float(100 * share / limit))
     return State(
-        v_pu=point_found.v_pu.tolist(),
+        v_pu=point.v_pu.tolist(),
         v_min_pu=limits.v_min_pu.tolist(),
         v_max_pu=limits.v_max_pu.tolist(),
         loading_percent=loading,
