@@ -1,4 +1,4 @@
-"""``peergrid meter schema``: the published form of the messages, from the models that the market checks with."""
+"""``peergrid meter schema``: the published form of the messages, from the models the market checks with."""
 
 from __future__ import annotations
 
