@@ -265,17 +265,10 @@ class MarketContracts:
 
     def settled(self, market: bytes, sequence: int) -> list[Settled]:
         """What the chain says of a batch, by chunk."""
-        topics = [_SETTLED, market, sequence.to_bytes(32, "big")]
-        logs = self._chain.logs(
-            self.deployment.escrow, topics, self.deployment.first_block, self._chain.block_number()
-        )
-        found = []
-        for log in logs:
-            chunk, root, positions, volume = decode(("uint32", "bytes32", "uint256", "uint256"), log.data)
-            found.append(Settled(chunk, root, positions, volume, log.block, log.transaction))
-        return sorted(found, key=lambda event: event.chunk)
+        first, last = self.deployment.first_block, self._chain.block_number()
+        return settled_events(self._chain, self.deployment.escrow, market, sequence, first, last)
 
-    # Guarantee and debts
+    # Guarantee, debts, pause
 
     def deposit_guarantee(self, sender: Sender, batch_id: str, amount_ueur: int) -> list[Receipt]:
         """Adds stablecoin of ``sender``'s to what stands in for debtors that cannot pay."""
@@ -287,6 +280,14 @@ class MarketContracts:
     def guarantee(self) -> int:
         """What is left of the guarantee, µEUR."""
         return self._integer(self._escrow, "guarantee")
+
+    def pending_total(self) -> int:
+        """All announced withdrawals that are not paid, µEUR."""
+        return self._integer(self._escrow, "pendingTotal")
+
+    def paused(self) -> bool:
+        (paused,) = self._read(self._escrow, "paused")
+        return bool(paused)
 
     def debts(self, addresses: Iterable[str]) -> dict[str, int]:
         """What accounts owe to the guarantee, µEUR, without those that owe nothing.
@@ -375,6 +376,17 @@ class MarketContracts:
     def _integer(self, contract: _Contract, function: str, *arguments: object) -> int:
         (value,) = self._read(contract, function, *arguments)
         return int(value)
+
+
+def settled_events(
+    chain: Chain, escrow: str, market: bytes, sequence: int, from_block: int, to_block: int
+) -> list[Settled]:
+    """What ``escrow`` recorded of a batch in these blocks, both inclusive, by chunk."""
+    found = []
+    for log in chain.logs(escrow, [_SETTLED, market, sequence.to_bytes(32, "big")], from_block, to_block):
+        chunk, root, positions, volume = decode(("uint32", "bytes32", "uint256", "uint256"), log.data)
+        found.append(Settled(chunk, root, positions, volume, log.block, log.transaction))
+    return sorted(found, key=lambda event: event.chunk)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from market.service.store import Store
 from market.service.store.journal import StoreJournal
 
 CONTRACTS = ("MarketTimelock", "MeterRegistry", "DemoEuro", "MarketEscrow")
+CHAIN = "chain.sqlite"
+DEPLOYMENT = "deployment.json"
 SETUP_BEFORE_S = 3600  # of the first interval, on the chain's clock
 
 
@@ -42,12 +44,15 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
     Calling it again after a crash does nothing twice.
     """
     clock = SimulatedClock(world.settings.first_interval_start - SETUP_BEFORE_S)
-    funded = (world.deployer.address, world.settler.address)
-    chain = EmbeddedChain(folder / "chain.sqlite", clock.now, funded)
+    # Owners need ether for the day when they withdraw on their own.
+    owners = (member.owner for member in world.members)
+    funded = (world.deployer.address, world.settler.address, *owners)
+    chain = EmbeddedChain(folder / CHAIN, clock.now, funded)
     journal = StoreJournal(store)
     try:
         deployer = Sender(chain, world.deployer, journal)
         deployment = deploy(chain, deployer, journal, escrow_terms(world), world.settler.address)
+        deployment.write(folder / DEPLOYMENT)
         contracts = MarketContracts(chain, deployment)
         domain = Domain(chain.chain_id, deployment.registry)
         receipts = contracts.register_meters(deployer, "register", bindings(world, domain))

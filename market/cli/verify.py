@@ -18,12 +18,26 @@ FAILED_STATUS = 1
 
 
 @click.command("verify")
-@click.argument("record", type=click.Path(path_type=Path))
-@click.argument("book", type=click.Path(path_type=Path))
+@click.argument("record", type=click.Path(path_type=Path), required=False)
+@click.argument("book", type=click.Path(path_type=Path), required=False)
 @click.option("--feeder", "feeder_name", metavar="NAME", help="The feeder; wins over the book's own.")
+@click.option("--proof", type=click.Path(path_type=Path), help="Check what `chain proof` printed instead.")
+@click.option("--rpc", metavar="URL", help="With --proof: the node to check it against.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="With --proof: a run's folder, for its own chain."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON document.")
 @click.pass_context
-def command(context: click.Context, record: Path, book: Path, feeder_name: str | None, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    record: Path | None,
+    book: Path | None,
+    feeder_name: str | None,
+    proof: Path | None,
+    rpc: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Check RECORD, a clearing record as `peergrid clear --json` prints it, against its BOOK.
 
     Everything is recomputed from pandapower's power flow and Jacobian; no solver runs, and none of the
@@ -33,6 +47,14 @@ def command(context: click.Context, record: Path, book: Path, feeder_name: str |
     from market.auction.book import read_book
     from market.verify.verify import verify
 
+    if proof is not None:
+        from market.cli.verify_proof import verify_proof
+
+        if not verify_proof(proof, rpc, out, as_json):
+            context.exit(FAILED_STATUS)
+        return
+    if record is None or book is None:
+        raise click.UsageError("RECORD and BOOK are needed, or --proof")
     clearing = read_record(record)
     orders = read_book(book)
     name = feeder_name or orders.feeder or clearing.feeder

@@ -218,6 +218,8 @@ def brew(batches: int, seed: int, folder: Path, every: int) -> Counter[str]:
                 hang(weather, contracts, folder, sequence)
             if sequence % every == every - 1:
                 weather.anvil = anvil = replace(anvil, options, contracts, folder, sequence + 1)
+                # Of blocks from before it was started anvil has no states to go back to.
+                weather.protected = weather.rpc.block_number()
                 weather.storm.seen["replaced node"] += 1
         finish(weather, folder, batches)
         check(MarketContracts(RpcChain(anvil.url), contracts.deployment), batches)

@@ -176,3 +176,37 @@ def gas_by_batch(connection: Connection) -> Mapping[int, int]:
     table = schema.batch
     rows = connection.execute(select(table.c.sequence, table.c.gas).where(table.c.gas.is_not(None)))
     return {row.sequence: row.gas for row in rows}
+
+
+def batches_of(connection: Connection, interval_start: int) -> list[int]:
+    """The batches that bring postings of an interval to the chain, in order."""
+    table = schema.posting
+    rows = connection.execute(
+        select(table.c.batch)
+        .where(table.c.interval_start == interval_start)
+        .distinct()
+        .order_by(table.c.batch)
+    )
+    return list(rows.scalars())
+
+
+def connection_points(connection: Connection) -> dict[str, str]:
+    """Where households stand, by their owner's address."""
+    table = schema.meter
+    return {row.owner: row.connection_point for row in connection.execute(select(table))}
+
+
+def meter_at(connection: Connection, connection_point: str) -> tuple[str, int] | None:
+    """The meter at a connection point, and its bus."""
+    table = schema.meter
+    row = connection.execute(
+        select(table.c.meter, table.c.bus).where(table.c.connection_point == connection_point)
+    ).first()
+    return None if row is None else (row.meter, row.bus)
+
+
+def market_of(connection: Connection) -> str:
+    """The id of the feeder that this database is the market of."""
+    table = schema.run
+    name: str = connection.execute(select(table.c.value).where(table.c.key == "feeder")).scalar_one()
+    return name
