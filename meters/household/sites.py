@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grid.catalogue import Profiles
 from grid.feeder import Floats
@@ -46,8 +47,7 @@ class Series:
 
     def past(self, end: int, intervals: int, seconds: int) -> Floats:
         """The means of the ``intervals`` of ``seconds`` each before ``end``, the latest last."""
-        starts = end - seconds * np.arange(intervals, 0, -1)
-        steps = (starts[:, None] - YEAR_START) // STEP_S + np.arange(max(1, seconds // STEP_S))
+        steps = _steps(end, intervals, seconds)
         total: Floats = np.zeros(steps.shape)
         for column, weight in self.parts:
             total += weight * column.take(steps, mode="wrap")
@@ -59,6 +59,13 @@ class Series:
         if not self.parts:
             return 0.0
         return float(sum(column * weight for column, weight in self.parts).max())  # type: ignore[union-attr]
+
+
+@lru_cache(maxsize=4)
+def _steps(end: int, intervals: int, seconds: int) -> NDArray[np.int64]:
+    """The profile steps of each interval; all households of a fleet ask for the same at one time."""
+    starts = end - seconds * np.arange(intervals, 0, -1)
+    return (starts[:, None] - YEAR_START) // STEP_S + np.arange(max(1, seconds // STEP_S))
 
 
 def drawn(seed: int, *what: object) -> float:
@@ -139,6 +146,9 @@ class Household:
 def households(profiles: Profiles, settings: HouseholdSettings, seed: int) -> tuple[Household, ...]:
     """All households of a feeder, in the order of their loads."""
     energy = profiles.load_p_w.sum(axis=0)
+    # A household's past is read along its own column.
+    load_p_w, load_q_var = np.asfortranarray(profiles.load_p_w), np.asfortranarray(profiles.load_q_var)
+    sgen_p_w = np.asfortranarray(profiles.sgen_p_w)
     made = []
     for column, (index, bus) in enumerate(zip(profiles.load_index, profiles.load_bus, strict=True)):
         name = f"load:{index}"
@@ -147,7 +157,7 @@ def households(profiles: Profiles, settings: HouseholdSettings, seed: int) -> tu
         share = float(energy[column]) / bus_energy if bus_energy > 0 else 1 / int(neighbours.sum())
         modules_w = Series(
             tuple(
-                (profiles.sgen_p_w[:, sgen], share * settings.pv_scale)
+                (sgen_p_w[:, sgen], share * settings.pv_scale)
                 for sgen in range(len(profiles.sgen_index))
                 if profiles.sgen_bus[sgen] == bus and share * settings.pv_scale > 0
             )
@@ -159,8 +169,8 @@ def households(profiles: Profiles, settings: HouseholdSettings, seed: int) -> tu
                 bus=int(bus),
                 seed=seed,
                 settings=settings,
-                load_w=Series(((profiles.load_p_w[:, column], settings.load_scale),)),
-                load_q_var=Series(((profiles.load_q_var[:, column], settings.load_scale),)),
+                load_w=Series(((load_p_w[:, column], settings.load_scale),)),
+                load_q_var=Series(((load_q_var[:, column], settings.load_scale),)),
                 modules_w=modules_w,
                 pv=_pv(modules_w, settings, seed, name),
                 battery=_battery(profiles, int(bus), share, settings, seed, name),
