@@ -20,6 +20,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,15 @@ _QOS_0_MAX = 10_000
 _log = logging.getLogger(__name__)
 _paho_log = logging.getLogger("peergrid.paho")
 _paho_log.setLevel(logging.CRITICAL)  # a lost connection is this module's to tell
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files (PEM) for a broker that asks for certificates: whom to trust, and who one is."""
+
+    ca: Path
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +153,9 @@ class Session:
     ``subscriptions`` are topic filters, made anew on each connection before ``on_connect`` is called.
     With ``clean_start`` the broker forgets what it held for this client; without it the broker keeps
     subscriptions and unacknowledged messages for ``expiry_s`` seconds. ``will`` is published by the
-    broker when the connection breaks. Entering raises :class:`BrokerError` when there is no first
-    connection within ``timeout_s``, which also bounds every publish.
+    broker when the connection breaks; ``tls`` is for a broker that wants certificates. Entering raises
+    :class:`BrokerError` when there is no first connection within ``timeout_s``, which also bounds every
+    publish.
     """
 
     def __init__(
@@ -162,6 +173,7 @@ class Session:
         keepalive_s: int = 15,
         timeout_s: float = 10.0,
         on_connect: Callable[[Session], None] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.client_id = client_id
         self.connected = asyncio.Event()
@@ -177,6 +189,7 @@ class Session:
         self._keepalive_s = keepalive_s
         self._timeout_s = timeout_s
         self._on_connect = on_connect
+        self._tls = tls
         self._problem = "no answer"
         self._paho: PahoClient | None = None
         self._unconfirmed: dict[int, _Confirmation | None] = {}
@@ -295,6 +308,11 @@ class Session:
             keepalive=self._keepalive_s,
             timeout=self._timeout_s,
             logger=_paho_log,
+            tls_params=None
+            if self._tls is None
+            else aiomqtt.TLSParameters(
+                ca_certs=str(self._tls.ca), certfile=str(self._tls.certificate), keyfile=str(self._tls.key)
+            ),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             will=None
             if self._will is None

@@ -1,7 +1,8 @@
-"""The market's clock. It is passed in everywhere; nothing below asks the machine for the time."""
+"""The market's clock. It is passed in everywhere; nothing else asks the machine for the time of day."""
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 
@@ -22,3 +23,10 @@ class SimulatedClock:
     def advance_to(self, moment: int) -> None:
         """Moves to ``moment``, unless it has passed."""
         self._now = max(self._now, moment)
+
+
+class WallClock:
+    """The machine's time, for a market that trades real energy."""
+
+    def now(self) -> int:
+        return int(time.time())

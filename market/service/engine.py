@@ -160,10 +160,10 @@ class Engine:
         opens_at, _ = self._gate_times(start)
         last = self._settings.start_of(index - 2)
         self._clock.advance_to(opens_at)
-        self._gateway.intake.watch_boundary(opens_at)
+        self._gateway.intake.readings.watch_boundary(opens_at)
         with self._stage("gate"):
             await self._announce(start, "CLOSED")
-            await self._wait(lambda: self._gateway.intake.unread(opens_at))
+            await self._wait(lambda: self._gateway.intake.readings.unread(opens_at))
         await self._chain_idle()
         if last >= self._settings.first_interval_start:
             await self._settle(last)
@@ -201,8 +201,8 @@ class Engine:
     async def _hear_all(self, start: int, boundary: int) -> None:
         """Waits for every meter's order and reading."""
         intake = self._gateway.intake
-        intake.watch_boundary(boundary)
-        await self._wait(lambda: intake.silent(start) | intake.unread(boundary))
+        intake.readings.watch_boundary(boundary)
+        await self._wait(lambda: intake.silent(start) | intake.readings.unread(boundary))
 
     async def _wait(self, missing: Callable[[], set[str]]) -> None:
         """Waits until nobody is missing, or patience ends: sooner with those who let the last wave wait."""
@@ -277,7 +277,7 @@ class Engine:
 
     async def _settle(self, start: int) -> None:
         with self._stage("settle"):
-            late = self._gateway.intake.take_late()
+            late = self._gateway.intake.readings.take_late()
             await asyncio.to_thread(self._settling.settle, start, self._clock.now(), late=late)
         self._gateway.cover.release(start)
 

@@ -6,31 +6,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from grid.errors import BrokerError
 from market.messages.models import Receipt, ReceiptKind, ReceiptResult, Sync
 from market.messages.signing import UNSIGNED, Domain, Signer
+from market.service.answer import Answer
+from market.service.budget import Allowance, Budget
 from market.service.clock import Clock
 from market.service.cover import Cover
-from market.service.intake import Answer, Intake
-from market.service.parse import Heard, Refusal, hear, topic_of
+from market.service.intake import Intake
+from market.service.parse import Heard, Refusal, hear, sender_of, topic_of
 from market.service.ports import Tally
+from market.service.receipts import PAUSE_S, Pacing
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, inputs, intervals, outbox
-from meters.mqtt import Inbox, Incoming, Message, Session
+from meters.mqtt import Inbox, Incoming, Message, Session, Tls
 
 _SESSION_EXPIRY_S = 3600
 _RETRY_S = 0.5
 _PUBLISH_ATTEMPTS_MAX = 60
+_ALLOWANCE = Allowance()
 
 
 class Gateway:
     """One market's connection to a broker: ``async with Gateway(...) as gateway``.
 
     Raises :class:`BrokerError` when there is no broker, and :class:`StoreError` out of :meth:`news` when
-    what came in could not be stored (then it was not acknowledged either).
+    what came in could not be stored (then it was not acknowledged either). ``allowance`` is what each meter
+    may send.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class Gateway:
         clock: Clock,
         host: str,
         port: int,
+        allowance: Allowance = _ALLOWANCE,
+        tls: Tls | None = None,
     ) -> None:
         self.tally = Tally()
         self.members: Mapping[str, Member] = {member.meter: member for member in members}
@@ -54,6 +62,8 @@ class Gateway:
         self._domain = domain
         self._store = store
         self._clock = clock
+        self._budget = Budget(self.members, allowance)
+        self._pacing = Pacing()
         self._inbox = Inbox()
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -68,6 +78,7 @@ class Gateway:
             clean_start=False,
             expiry_s=_SESSION_EXPIRY_S,
             on_connect=self._remind,
+            tls=tls,
         )
 
     async def __aenter__(self) -> Gateway:
@@ -81,6 +92,8 @@ class Gateway:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._reader
+        for answer in self._pacing.rest():
+            self._send(answer)
         await self._session.__aexit__(kind, error, trace)
 
     def listen(self) -> None:
@@ -131,10 +144,13 @@ class Gateway:
 
     async def _read(self) -> None:
         while True:
-            batch = await self._inbox.batch()
-            answers, syncs = self._take(batch)
-            self._inbox.done(batch)
-            for answer in answers:
+            batch = await self._inbox.batch(timeout_s=PAUSE_S if self._pacing.owes else None)
+            if batch:
+                answers, syncs = self._take(batch)
+                self._inbox.done(batch)
+            else:
+                answers, syncs = [], []
+            for answer in self._pacing.due(answers, time.monotonic()):
                 self._send(answer)
             for sync in syncs:
                 self._answer_sync(sync)
@@ -146,9 +162,16 @@ class Gateway:
         refusals: list[Refusal] = []
         heard: list[Heard] = []
         syncs: dict[str, Sync] = {}
+        floods: dict[str, int] = {}
+        now_s = time.monotonic()
         for incoming in batch:
+            topic = incoming.topic
+            owner = self._budget.owner(sender_of(topic))
+            if not self._budget.spend(owner, now_s, is_sync=topic.endswith("/sync")):
+                floods[owner] = floods.get(owner, 0) + 1
+                continue
             said = hear(
-                incoming.topic,
+                topic,
                 incoming.payload,
                 feeder=self._settings.feeder,
                 members=self.members,
@@ -162,7 +185,7 @@ class Gateway:
                     syncs[said.meter] = said.message
             elif said is not None:
                 heard.append(said)
-        answers = self.intake.take(heard) + [self.intake.refused(refusal) for refusal in refusals]
+        answers = self.intake.take(heard, floods) + [self.intake.refused(refusal) for refusal in refusals]
         self.tally.messages_in += len(batch)
         self.tally.messages_rejected += sum(a.result == ReceiptResult.REJECTED for a in answers)
         return answers, list(syncs.values())
@@ -190,8 +213,8 @@ class Gateway:
         with self._store.reading() as connection:
             orders = inputs.orders_after(connection, sync.meter, sync.since)
             awards = intervals.awards_after(connection, sync.meter, sync.since)
-        if self.intake.has_readings(sync.meter):
-            self._send(self.intake.reading_answer(sync.meter, self._clock.now(), is_new=False))
+        for answer in self.intake.readings.progress_answers(sync.meter, self._clock.now()):
+            self._send(answer)
         for stored in orders:
             self._send(
                 Answer(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +12,15 @@ from eth_hash.auto import keccak
 from pydantic import ValidationError
 
 from market.auction.book import validation_problems
-from market.messages.models import Order, Reading, Readings, ReceiptKind, Sync
+from market.messages.models import Order, Reading, ReadingEntry, Readings, ReceiptKind, Sync
 from market.messages.signing import Domain, message_digest, recover
 from market.service.settings import Member
 
 Subject = Literal["order", "reading", "sync"]
-PAYLOAD_BYTES_MAX = 256 * 1024
+PAYLOAD_BYTES_MAX = 128 * 1024
+INTEGER_MAX = 2**63 - 1
+"""What the store's integers hold."""
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 _KINDS = {"order": ReceiptKind.ORDER, "reading": ReceiptKind.READING, "sync": ReceiptKind.READING}
 
 
@@ -55,6 +59,8 @@ def hear(
     if len(parts) != 5 or parts[2] != feeder or parts[4] not in _KINDS:
         return None
     meter, subject = parts[3], parts[4]
+    if _ADDRESS.fullmatch(meter) is None:
+        return None
     kind = _KINDS[subject]
 
     def refuse(reason: str, field: str = "") -> Refusal:
@@ -71,6 +77,9 @@ def hear(
         return refuse(f"{problem.value!r:.100} {problem.reason}"[:300], problem.field[:100])
     if message.meter != meter:
         return refuse("is not the meter of the topic", "meter")
+    too_large = _too_large(message)
+    if too_large:
+        return refuse(f"is more than {INTEGER_MAX}", too_large)
     if isinstance(message, Sync):
         return Heard(topic, payload, meter, message, b"")
     digest = message_digest(domain, message)
@@ -89,6 +98,26 @@ def _decode(subject: str, payload: bytes) -> Order | Reading | Readings | Sync:
     return Reading.model_validate_json(payload)
 
 
+def entries_of(message: Reading | Readings) -> Sequence[Reading | ReadingEntry]:
+    """The readings of a message that holds one or many."""
+    if isinstance(message, Readings):
+        return message.readings
+    return (message,)
+
+
+def _too_large(message: Order | Reading | Readings | Sync) -> str:
+    """The first field that the store cannot hold, else nothing."""
+    if isinstance(message, Order):
+        return "interval_start" if message.interval_start > INTEGER_MAX else ""
+    if isinstance(message, Sync):
+        return "since" if message.since > INTEGER_MAX else ""
+    for entry in entries_of(message):
+        if max(entry.seq, entry.taken_at, entry.import_wh, entry.export_wh) > INTEGER_MAX:
+            fields = ("seq", "taken_at", "import_wh", "export_wh")
+            return next(name for name in fields if getattr(entry, name) > INTEGER_MAX)
+    return ""
+
+
 def _number(payload: bytes, kind: ReceiptKind) -> int:
     """The seq or version that a refused message claims, 0 where it cannot be told."""
     try:
@@ -96,3 +125,9 @@ def _number(payload: bytes, kind: ReceiptKind) -> int:
     except (ValueError, KeyError, TypeError, RecursionError):
         return 0
     return value if type(value) is int and 0 <= value < 2**64 else 0
+
+
+def sender_of(topic: str) -> str:
+    """The meter that a topic names, whoever it is."""
+    parts = topic.split("/", 4)
+    return parts[3] if len(parts) == 5 else ""

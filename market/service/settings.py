@@ -47,7 +47,8 @@ class MarketSettings(_Part):
 
     ``gate_closure_s`` is the time from gate closure to the interval's start, ``patience_s`` the longest that
     the market waits in real time for what is missing (simulated time only ends when all have spoken, or
-    then).
+    then). ``clock_skew_s`` is how far a reading's time may be ahead of the market's clock; None in simulated
+    time, where the market's clock stands until its meters have read theirs.
     """
 
     feeder: FeederId
@@ -61,6 +62,7 @@ class MarketSettings(_Part):
     limits: Limits = Limits()
     settle_every: SettleEvery = "hour"
     patience_s: Annotated[float, Field(gt=0)] = 30.0
+    clock_skew_s: Annotated[int, Field(ge=0)] | None = None
     treasuries: dict[Role, Treasury]
     configuration_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "0" * 64
 
@@ -85,7 +87,7 @@ class MarketSettings(_Part):
 
     def identity(self) -> dict[str, str]:
         """What a database must have been made with to be opened with these settings."""
-        document = self.model_dump(mode="json", exclude={"patience_s"})
+        document = self.model_dump(mode="json", exclude={"patience_s", "clock_skew_s"})
         return {
             "feeder": self.feeder,
             "feeder_name": self.feeder_name,

@@ -11,13 +11,16 @@ import pytest
 from sqlalchemy import text
 
 from grid.errors import StoreError
-from market.messages.models import Message, Order, ReadingEntry, Readings, ReceiptKind, ReceiptResult
+from market.messages.models import Message, Order, Reading, ReadingEntry, Readings, ReceiptKind, ReceiptResult
 from market.messages.signing import UNSIGNED
+from market.service.answer import Answer
 from market.service.clock import SimulatedClock
 from market.service.cover import Cover
-from market.service.intake import Answer, Intake
+from market.service.intake import Intake
 from market.service.parse import Heard, Refusal, hear, topic_of
-from market.service.store import Store, inputs
+from market.service.readings import AHEAD_MAX
+from market.service.settings import MarketSettings
+from market.service.store import Store, alarms, inputs
 from tests.service.scene import (
     DOMAIN,
     FEEDER_ID,
@@ -39,8 +42,9 @@ BY_METER = {member.meter: member for member in MEMBERS}
 class Desk:
     """An intake on a database of its own, with the first gate open."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(folder / "market.sqlite", OF.identity())
+    def __init__(self, folder: Path, of: MarketSettings = OF) -> None:
+        self.of = of
+        self.store = Store(folder / "market.sqlite", of.identity())
         with self.store.transaction() as tx:
             inputs.register(tx, OF, MEMBERS)
         self.clock = SimulatedClock(START - SECONDS)
@@ -49,9 +53,9 @@ class Desk:
         self.intake = self.new_intake()
 
     def new_intake(self) -> Intake:
-        intake = Intake(OF, BY_METER, self.store, self.clock, self.cover)
+        intake = Intake(self.of, BY_METER, self.store, self.clock, self.cover)
         intake.open_gate(START, CLOSES_AT)
-        intake.watch_boundary(START - SECONDS)
+        intake.readings.watch_boundary(START - SECONDS)
         return intake
 
     def say(self, *messages: Message | tuple[str, bytes]) -> list[Answer]:
@@ -181,7 +185,7 @@ def test_readings_are_answered_once_a_meter_up_to_the_first_gap(desk: Desk) -> N
 
 
 def test_many_readings_under_one_signature_count_like_single_ones(desk: Desk) -> None:
-    singles = [reading_of(0, START + SECONDS * number) for number in range(3)]
+    singles = [reading_of(0, START + SECONDS * number) for number in range(-1, 2)]
     entries = tuple(ReadingEntry(**r.model_dump(exclude={"v", "meter", "sig"})) for r in singles)
     together = Readings(meter=METERS[0].address, readings=entries, sig=UNSIGNED)
     desk.say(singles[1])
@@ -191,12 +195,98 @@ def test_many_readings_under_one_signature_count_like_single_ones(desk: Desk) ->
 
 
 def test_a_reading_that_contradicts_a_stored_one_is_refused_and_kept_as_evidence(desk: Desk) -> None:
-    reading = reading_of(0, START)
+    reading = reading_of(0, START - SECONDS)
     changed = METERS[0].sign(DOMAIN, reading.model_copy(update={"import_wh": reading.import_wh + 1}))
     refused, standing = desk.say(reading, changed)
     assert (refused.result, refused.field) == (ReceiptResult.REJECTED, "seq")
     assert standing.result == ReceiptResult.ACCEPTED
     assert (desk.count("reading"), desk.count("evidence")) == (1, 1)
+    desk.say(changed)
+    assert desk.count("evidence") == 1
+    with desk.store.reading() as connection:
+        (alarm,) = alarms.alarms(connection)
+    assert (alarm.kind, alarm.subject, alarm.count) == ("contradiction", reading.meter, 2)
+
+
+def numbered(seq: int, epoch: int = 0, **changes: Any) -> Reading:
+    reading = reading_of(0, START - SECONDS)
+    return METERS[0].sign(DOMAIN, reading.model_copy(update={"epoch": epoch, "seq": seq, **changes}))
+
+
+def test_nothing_is_receipted_before_the_first_reading_of_an_epoch(desk: Desk) -> None:
+    assert desk.say(numbered(1)) == []
+    (answer,) = desk.say(numbered(0))
+    assert (answer.up_to, answer.result) == (1, ReceiptResult.ACCEPTED)
+
+
+def test_every_epoch_counts_for_itself_and_both_are_told_to_who_asks(desk: Desk) -> None:
+    desk.say(numbered(0), numbered(1))
+    (answer,) = desk.say(numbered(0, epoch=1))
+    assert (answer.epoch, answer.up_to, answer.result) == (1, 0, ReceiptResult.ACCEPTED)
+    desk.intake = desk.new_intake()
+    told = desk.intake.readings.progress_answers(METERS[0].address, START)
+    assert [(answer.epoch, answer.up_to) for answer in told] == [(0, 1), (1, 0)]
+    desk.say(*(numbered(0, epoch=epoch) for epoch in range(2, 9)))
+    assert len(desk.intake.readings.progress_answers(METERS[0].address, START)) == 4
+    (answer,) = desk.say(numbered(2))
+    assert (answer.epoch, answer.up_to) == (0, 2)
+
+
+def test_a_signed_reading_that_is_refused_leaves_no_gap_that_stops_receipts(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, settings(4, clock_skew_s=60))
+    now = desk.clock.now()
+    refused, first = desk.say(numbered(0), numbered(1, taken_at=now + 61))
+    assert (refused.up_to, refused.result, refused.field) == (1, ReceiptResult.REJECTED, "taken_at")
+    assert "61 s ahead" in refused.reason
+    assert first.up_to == 1
+    refused, first = desk.say(numbered(3, taken_at=now + 3600))
+    assert (refused.up_to, first.up_to) == (3, 1)
+    desk.intake = desk.new_intake()
+    (answer,) = desk.say(numbered(2))
+    assert answer.up_to == 3
+    assert desk.count("reading") == 2
+    desk.clock.advance_to(now + 3600)
+    desk.say(numbered(3, taken_at=now + 3600))
+    assert desk.count("reading") == 3
+    desk.store.close()
+
+
+def test_a_refusal_that_anybody_could_have_caused_settles_nothing(desk: Desk) -> None:
+    desk.say(numbered(0))
+    forged = signer("stranger").sign(DOMAIN, numbered(1))
+    assert refusal(desk.say(forged)) == ("sig", "is not the meter's signature of this message")
+    (answer,) = desk.say(numbered(2))
+    assert answer.up_to == 0
+
+
+def test_readings_far_beyond_a_gap_are_refused_so_that_memory_is_bounded(desk: Desk) -> None:
+    field, reason = refusal(desk.say(numbered(AHEAD_MAX)))
+    assert (field, reason) == ("seq", "seq 0 is missing since long: send it, or begin a new epoch")
+    assert desk.say(numbered(AHEAD_MAX - 1)) == []
+    assert desk.count("reading") == 1
+
+
+def test_numbers_that_the_store_cannot_hold_are_refused_by_name(desk: Desk) -> None:
+    for name in ("seq", "taken_at", "import_wh", "export_wh"):
+        assert (
+            refusal(desk.say(numbered(0, **{name: 2**63})) if name != "seq" else desk.say(numbered(2**63)))[0]
+            == name
+        )
+    order = resigned(order_of(0, START), interval_start=2**63)
+    assert refusal(desk.say(order))[0] == "interval_start"
+
+
+def test_a_list_with_refused_readings_is_answered_once_and_keeps_the_others(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, settings(4, clock_skew_s=60))
+    ahead = desk.clock.now() + 1000
+    singles = [numbered(0), *(numbered(seq, taken_at=ahead) for seq in (1, 2, 3)), numbered(4)]
+    entries = tuple(ReadingEntry(**r.model_dump(exclude={"v", "meter", "sig"})) for r in singles)
+    together = Readings(meter=METERS[0].address, readings=entries, sig=UNSIGNED)
+    refused, answer = desk.say(METERS[0].sign(DOMAIN, together))
+    assert (refused.up_to, refused.field) == (1, "readings[1].taken_at")
+    assert refused.reason.endswith("(and 2 more readings of this list are refused)")
+    assert (answer.up_to, desk.count("reading")) == (4, 2)
+    desk.store.close()
 
 
 def test_what_could_not_be_stored_is_not_remembered_either(
@@ -207,7 +297,7 @@ def test_what_could_not_be_stored_is_not_remembered_either(
         with pytest.raises(StoreError):
             desk.say(order_of(0, START), reading_of(0, START - SECONDS))
     assert desk.intake.silent(START) == set(BY_METER)
-    assert desk.intake.unread(START - SECONDS) == set(BY_METER)
+    assert desk.intake.readings.unread(START - SECONDS) == set(BY_METER)
     answers = desk.say(order_of(0, START), reading_of(0, START - SECONDS))
     assert [answer.result for answer in answers] == [ReceiptResult.ACCEPTED] * 2
 
@@ -232,5 +322,9 @@ def test_members_cannot_change_under_a_market(desk: Desk) -> None:
 
 
 def test_what_is_no_topic_of_this_market_is_passed_over() -> None:
-    for topic in ("peergrid/v1/elsewhere/0x/reading", f"peergrid/v1/{FEEDER_ID}/gate"):
+    for topic in (
+        "peergrid/v1/elsewhere/0x/reading",
+        f"peergrid/v1/{FEEDER_ID}/no-address/reading",
+        f"peergrid/v1/{FEEDER_ID}/gate",
+    ):
         assert hear(topic, b"", feeder=FEEDER_ID, members=BY_METER, domain=DOMAIN) is None

@@ -1,11 +1,11 @@
-"""What meters said: members, orders, readings, and the evidence of what was refused."""
+"""What meters said: members, orders and readings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 
 from grid.errors import StoreError
 from market.accounts.ledger import household
@@ -33,14 +33,6 @@ class StoredReading:
     digest: bytes
     sig: str
     received_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingProgress:
-    """How far a meter's readings are stored without a gap, and the digest of the message that got there."""
-
-    up_to: int
-    digest: bytes
 
 
 def register(tx: Connection, settings: MarketSettings, members: Sequence[Member]) -> None:
@@ -152,32 +144,6 @@ def stored_reading(connection: Connection, meter: str, epoch: int, seq: int) -> 
     return ReadingEntry(**row._asdict()) if row else None
 
 
-def reading_progress(connection: Connection, meter: str) -> ReadingProgress | None:
-    """How far a meter's readings go without a gap from the first one it sent."""
-    table = schema.reading
-    numbered = (
-        select(table.c.seq, table.c.digest, func.dense_rank().over(order_by=table.c.seq).label("rank"))
-        .where(table.c.meter == meter)
-        .subquery()
-    )
-    first = select(func.min(numbered.c.seq)).scalar_subquery()
-    row = connection.execute(
-        select(numbered.c.seq, numbered.c.digest)
-        .where(numbered.c.seq - numbered.c.rank == first - 1)
-        .order_by(numbered.c.seq.desc())
-        .limit(1)
-    ).one_or_none()
-    return ReadingProgress(row.seq, row.digest) if row else None
-
-
-def readings_ahead(connection: Connection, meter: str, up_to: int) -> dict[int, bytes]:
-    """The digests of a meter's readings beyond a gap, by seq."""
-    rows = connection.exec_driver_sql(
-        "SELECT seq, digest FROM reading WHERE meter = ? AND seq > ?", (meter, up_to)
-    )
-    return {row[0]: row[1] for row in rows}
-
-
 def registers_between(connection: Connection, earliest: int, latest: int) -> dict[str, list[Registers]]:
     """Each meter's registers taken in ``[earliest, latest]``, by time."""
     rows = connection.exec_driver_sql(
@@ -197,11 +163,3 @@ def meters_read_at(connection: Connection, earliest: int, latest: int) -> set[st
         "SELECT DISTINCT meter FROM reading WHERE taken_at BETWEEN ? AND ?", (earliest, latest)
     )
     return {meter for (meter,) in rows}
-
-
-def add_evidence(tx: Connection, received_at: int, topic: str, payload: bytes, reason: str) -> None:
-    """Keeps what contradicts an earlier message of the same identity."""
-    tx.execute(
-        insert(schema.evidence),
-        {"received_at": received_at, "topic": topic, "payload": payload, "reason": reason},
-    )

@@ -18,7 +18,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 INTERVAL_STATES = (
     "OPEN",
@@ -216,12 +216,50 @@ outbox = Table(
     comment="what the broker has not acknowledged yet",
 )
 
+reading_progress = Table(
+    "reading_progress",
+    metadata,
+    Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("up_to", Integer, nullable=False, comment="every seq up to it is stored, or was refused by name"),
+    Column("digest", LargeBinary, nullable=False, comment="of the message that got there"),
+    sqlite_with_rowid=False,
+)
+
+reading_refused = Table(
+    "reading_refused",
+    metadata,
+    Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("reason", Text, nullable=False),
+    comment="readings that their meter signed and the market refused: no gap that receipts would wait for",
+    sqlite_with_rowid=False,
+)
+
 evidence = Table(
     "evidence",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("received_at", Integer, nullable=False),
+    Column("meter", Text, nullable=False, index=True),
+    Column("digest", LargeBinary, nullable=False, unique=True, comment="what the meter signed"),
     Column("topic", Text, nullable=False),
     Column("payload", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
+    comment="signed messages that contradict a stored one",
+)
+
+alarm = Table(
+    "alarm",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("subject", Text, primary_key=True, comment="the meter"),
+    Column("first_at", Integer, nullable=False, comment="on the market's clock"),
+    Column("last_at", Integer, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("detail", Text, nullable=False, comment="of the last one"),
+    CheckConstraint("kind IN ('contradiction', 'flood')"),
+    sqlite_with_rowid=False,
 )

@@ -1,0 +1,60 @@
+"""What went wrong with somebody's messages: evidence of contradictions, and an alarm each to be looked at.
+
+Both are bounded: a meter that contradicts itself without end fills neither the disk nor the list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, select
+
+from market.service.store import schema
+
+EVIDENCE_MAX = 200
+"""Messages kept of one meter."""
+
+AlarmKind = Literal["contradiction", "flood"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """How often something happened with one meter, and when on the market's clock."""
+
+    kind: AlarmKind
+    subject: str
+    first_at: int
+    last_at: int
+    count: int
+    detail: str
+
+
+def raise_alarm(tx: Connection, at: int, kind: AlarmKind, subject: str, detail: str, count: int = 1) -> None:
+    tx.exec_driver_sql(
+        "INSERT INTO alarm (kind, subject, first_at, last_at, count, detail) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (kind, subject) DO UPDATE SET last_at = excluded.last_at,"
+        " count = count + excluded.count, detail = excluded.detail",
+        (kind, subject, at, at, count, detail),
+    )
+
+
+def alarms(connection: Connection) -> list[Alarm]:
+    """All alarms, the latest first."""
+    table = schema.alarm
+    rows = connection.execute(select(table).order_by(table.c.last_at.desc(), table.c.kind, table.c.subject))
+    return [Alarm(**row._asdict()) for row in rows]
+
+
+def add_evidence(
+    tx: Connection, at: int, meter: str, digest: bytes, topic: str, payload: bytes, reason: str
+) -> None:
+    """Keeps a signed message that contradicts a stored one (once, however often it comes) and raises the
+    alarm.
+    """
+    tx.exec_driver_sql(
+        "INSERT OR IGNORE INTO evidence (received_at, meter, digest, topic, payload, reason)"
+        " SELECT ?, ?, ?, ?, ?, ? WHERE (SELECT COUNT(*) FROM evidence WHERE meter = ?) < ?",
+        (at, meter, digest, topic, payload, reason, meter, EVIDENCE_MAX),
+    )
+    raise_alarm(tx, at, "contradiction", meter, reason)
