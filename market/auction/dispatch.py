@@ -201,7 +201,8 @@ def _successive_programs(
         stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
         tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
         if (
-            abs(mismatch_w) < POLISHABLE_W
+            make is ClearingProgram  # others may know conditions that the polish does not
+            and abs(mismatch_w) < POLISHABLE_W
             and (state.check.worst_excess < POLISHABLE_PU or not network)
             and (
                 found := _polished(
