@@ -34,14 +34,19 @@ def derived_signer(seed: int, role: str) -> Signer:
 def write_key(path: Path, secret: bytes) -> None:
     """Write a new key file that only its owner can read; an existing file is never replaced."""
     assert len(secret) == SECRET_BYTES
+    write_private(path, f"{secret.hex()}\n".encode())
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a new file that only its owner can read; an existing one is never replaced."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise InputError.single(str(path), "", path.name, "exists already: keys are not replaced") from None
     except OSError as error:
         raise InputError.single(str(path), "", error.strerror, "so the key cannot be written") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret.hex() + "\n")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

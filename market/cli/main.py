@@ -22,6 +22,7 @@ from market.cli.messages import say
 COMMANDS = {
     "bench": ("market.cli.bench", "Measure how fast the parts are."),
     "chain": ("market.cli.chain_commands", "Deploy a market's contracts, watch them, deposit and withdraw."),
+    "broker": ("market.cli.broker", "Set up an MQTT broker that knows everybody by certificate."),
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),

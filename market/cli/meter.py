@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from market.cli.meter_enroll import enroll
 from market.cli.meter_schema import schema
 
 
@@ -12,4 +13,5 @@ def command() -> None:
     """Enrol meters; print the format of their messages."""
 
 
+command.add_command(enroll)
 command.add_command(schema)

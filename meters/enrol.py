@@ -1,0 +1,126 @@
+"""Enrolling a meter: its key, its word whose it is and where it stands, its certificate.
+
+The folder that :func:`enrol` writes goes onto the device, but for ``registry.json``: that is for the market's
+registrar, who brings it on the chain.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from eth_hash.auto import keccak
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from grid.errors import InputError
+from market.messages.models import Address, Bytes32, Signature, UnixTime
+from market.messages.signing import Binding, Domain, Signer
+from meters.certificates import Authority, Period
+from meters.identity import SECRET_BYTES, read_key, signed_binding, write_key
+from meters.mqtt import Tls
+from meters.secure_broker import SALT
+
+KEY = "meter.key"
+REGISTRY_ENTRY = "registry.json"
+
+
+class RegistryEntry(BaseModel):
+    """A binding signed by the meter itself, as the registry on the chain takes it."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    meter: Address
+    owner: Address
+    connection_point_hash: Bytes32
+    nonce: int
+    deadline: UnixTime
+    signature: Signature
+    chain_id: int
+    registry: Address
+
+    def binding(self) -> Binding:
+        point = bytes.fromhex(self.connection_point_hash[2:])
+        return Binding(self.meter, self.owner, point, self.nonce, self.deadline)
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What a meter is told: its market's ``domain``, its ``owner``'s wallet, where it stands."""
+
+    domain: Domain
+    owner: str
+    connection_point: str
+    nonce: int
+    """0, or how many bindings this key has used up."""
+
+
+def enrol(folder: Path, authority_folder: Path, what: Enrolment, period: Period) -> RegistryEntry:
+    """Writes key, certificate and registry entry into ``folder``; a key that is there is used again.
+
+    The binding has to be brought before the certificate ends. Raises :class:`InputError`.
+    """
+    authority = Authority(authority_folder)
+    try:
+        salt = (authority_folder / SALT).read_bytes()
+    except OSError as error:
+        raise InputError.single(
+            str(authority_folder / SALT), "", error.strerror, "so it cannot be read"
+        ) from None
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / KEY).exists():
+        write_key(folder / KEY, _new_secret())
+    signer = read_key(folder / KEY)
+    authority.issue_client(folder, "tls", signer.address, period)
+    shutil.copyfile(authority.certificate_path, folder / "ca.crt")
+    binding, signature = signed_binding(
+        signer,
+        what.domain,
+        what.owner,
+        keccak(salt + what.connection_point.encode()),
+        what.nonce,
+        int(period.end.timestamp()),
+    )
+    entry = RegistryEntry(
+        meter=signer.address,
+        owner=what.owner,
+        connection_point_hash="0x" + binding.connection_point.hex(),
+        nonce=what.nonce,
+        deadline=binding.deadline,
+        signature=signature,
+        chain_id=what.domain.chain_id,
+        registry=what.domain.verifying_contract,
+    )
+    (folder / REGISTRY_ENTRY).write_text(json.dumps(entry.model_dump(), indent=2) + "\n")
+    return entry
+
+
+def read_entry(path: Path) -> RegistryEntry:
+    """Raises :class:`InputError` where it is none."""
+    try:
+        return RegistryEntry.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so it cannot be read") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InputError.single(
+            str(path), ".".join(map(str, first["loc"])), first["input"], first["msg"]
+        ) from None
+
+
+def meter_tls(folder: Path) -> Tls:
+    """What an enrolled meter connects with."""
+    return Tls(folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+
+
+def _new_secret() -> bytes:
+    """32 random bytes that are a secp256k1 key (all but one in 2¹²⁸ are)."""
+    while True:
+        secret = secrets.token_bytes(SECRET_BYTES)
+        try:
+            Signer(secret)
+        except ValueError:
+            continue
+        return secret

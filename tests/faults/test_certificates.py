@@ -1,0 +1,244 @@
+"""Who may say what to a broker that ``peergrid broker config`` configured: real mosquitto, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from click.testing import CliRunner
+from eth_hash.auto import keccak
+
+from grid.errors import BrokerError
+from market.cli.main import cli
+from market.messages.models import Award, Receipt, ReceiptResult
+from market.messages.signing import UNSIGNED, is_signed_by
+from market.service.clock import SimulatedClock
+from market.service.gateway import Gateway
+from market.service.store import Store, inputs
+from meters.broker import HOST, free_port, mosquitto_path
+from meters.certificates import Authority, Period
+from meters.enrol import Enrolment, enrol, meter_tls
+from meters.identity import write_key
+from meters.mqtt import Inbox, Message, Session, Tls
+from meters.secure_broker import AUTHORITY, market_tls
+from tests.service.scene import (
+    DOMAIN,
+    FEEDER_ID,
+    MARKET,
+    MEMBERS,
+    METERS,
+    SECONDS,
+    START,
+    order_of,
+    reading_of,
+    settings,
+)
+
+pytestmark = pytest.mark.needs("mosquitto")
+NOW = dt.datetime.now(dt.UTC)
+ME, OTHER = METERS[0].address, METERS[1].address
+
+
+@dataclass
+class Place:
+    """A running broker, its folder, and the folders of two enrolled meters."""
+
+    folder: Path
+    port: int
+
+    def tls(self, index: int) -> Tls:
+        return meter_tls(self.folder / f"meter{index}")
+
+    def session(self, index: int, inbox: Inbox, *topics: str, client_id: str | None = None) -> Session:
+        name = client_id or METERS[index].address
+        return Session(HOST, self.port, name, inbox, subscriptions=topics, tls=self.tls(index), timeout_s=5)
+
+
+def enrolled(folder: Path, index: int) -> None:
+    secret = keccak(b"test of the service" + f"meter:load:{index}".encode())
+    folder.joinpath(f"meter{index}").mkdir()
+    write_key(folder / f"meter{index}" / "meter.key", secret)
+    what = Enrolment(DOMAIN, MEMBERS[index].owner, f"load:{index}", 0)
+    enrol(folder / f"meter{index}", folder / AUTHORITY, what, Period(NOW, 1))
+
+
+@pytest_asyncio.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    port = free_port()
+    done = CliRunner().invoke(
+        cli, ["broker", "config", "--feeder", FEEDER_ID, "--out", str(tmp_path), "--port", str(port)]
+    )
+    assert done.exit_code == 0, done.output
+    for index in (0, 1):
+        enrolled(tmp_path, index)
+    path = mosquitto_path()
+    assert path is not None
+    log = (tmp_path / "mosquitto.log").open("wb")
+    with subprocess.Popen([path, "-c", tmp_path / "mosquitto.conf"], stderr=log) as process, log:
+        try:
+            async with Session(HOST, port, "", Inbox(), tls=market_tls(tmp_path), timeout_s=10):
+                pass
+            yield Place(tmp_path, port)
+        finally:
+            process.terminate()
+
+
+@asynccontextmanager
+async def market(place: Place) -> AsyncIterator[Gateway]:
+    of = settings(4)
+    with Store(place.folder / "market.sqlite", of.identity()) as store:
+        with store.transaction() as tx:
+            inputs.register(tx, of, MEMBERS)
+        async with Gateway(
+            settings=of,
+            members=MEMBERS,
+            signer=MARKET,
+            domain=DOMAIN,
+            store=store,
+            clock=SimulatedClock(START - SECONDS),
+            host=HOST,
+            port=place.port,
+            tls=market_tls(place.folder),
+        ) as gateway:
+            gateway.cover.renew({}, {})
+            gateway.intake.open_gate(START, START - 300)
+            gateway.listen()
+            yield gateway
+
+
+def topic(meter: str, leaf: str) -> str:
+    return f"peergrid/v1/{FEEDER_ID}/{meter}/{leaf}"
+
+
+async def test_an_enrolled_meter_trades(place: Place) -> None:
+    inbox, order = Inbox(), order_of(0, START)
+    async with market(place), place.session(0, inbox, topic(ME, "receipt")) as session:
+        await session.publish(
+            Message(topic(ME, "order"), order.model_dump_json().encode()),
+            Message(topic(ME, "reading"), reading_of(0, START - SECONDS).model_dump_json().encode()),
+        )
+        receipts: list[Receipt] = []
+        async with asyncio.timeout(10):
+            while len(receipts) < 2:
+                batch = await inbox.batch()
+                receipts += [Receipt.model_validate_json(incoming.payload) for incoming in batch]
+                Inbox.done(batch)
+    assert {receipt.result for receipt in receipts} == {ReceiptResult.ACCEPTED}
+    assert all(is_signed_by(DOMAIN, receipt, MARKET.address) for receipt in receipts)
+
+
+@pytest.mark.parametrize("leaf", ["order", "reading", "status", "sync"])
+async def test_a_meter_cannot_speak_for_another(place: Place, leaf: str) -> None:
+    async with place.session(0, Inbox()) as session:
+        await session.publish(Message(topic(ME, leaf), b"{}"))
+        with pytest.raises(BrokerError, match="Not authorized"):
+            await session.publish(Message(topic(OTHER, leaf), b"{}"))
+
+
+async def test_forged_receipts_awards_and_announcements_are_refused(place: Place) -> None:
+    award = Award(
+        meter=OTHER,
+        interval_start=START,
+        status="CLEARED",
+        price=0,
+        firm_price=0,
+        setpoint_w=0,
+        amount_neur=0,
+        sig=UNSIGNED,
+    )
+    forged = METERS[0].sign(DOMAIN, award).model_dump_json().encode()
+    inbox = Inbox()
+    async with (
+        place.session(1, inbox, topic(OTHER, "receipt"), topic(OTHER, "award")),
+        place.session(0, Inbox()) as session,
+    ):
+        for victim in (
+            topic(OTHER, "award"),
+            topic(OTHER, "receipt"),
+            topic(ME, "receipt"),
+            topic(ME, "award"),
+        ):
+            with pytest.raises(BrokerError, match="Not authorized"):
+                await session.publish(Message(victim, forged))
+        for leaf in ("gate", "clearing"):
+            with pytest.raises(BrokerError, match="Not authorized"):
+                await session.publish(Message(f"peergrid/v1/{FEEDER_ID}/{leaf}", b"{}", retain=True))
+        assert await inbox.batch(timeout_s=0.3) == []
+
+
+async def test_a_meter_hears_its_own_receipts_and_the_public_topics_and_nothing_else(place: Place) -> None:
+    inbox = Inbox()
+    everything = ("peergrid/v1/#", "#")
+    says = [topic(OTHER, "receipt"), topic(OTHER, "award"), topic(ME, "receipt"), topic(ME, "award")]
+    says += [f"peergrid/v1/{FEEDER_ID}/gate", f"peergrid/v1/{FEEDER_ID}/clearing"]
+    async with (
+        place.session(0, inbox, *everything),
+        place.session(1, Inbox()) as other,
+        Session(HOST, place.port, "", Inbox(), tls=market_tls(place.folder)) as session,
+    ):
+        await other.publish(Message(topic(OTHER, "order"), b"{}"))
+        await session.publish(*(Message(say, b"{}") for say in says))
+        heard = set()
+        while batch := await inbox.batch(timeout_s=0.5):
+            heard |= {incoming.topic for incoming in batch}
+            Inbox.done(batch)
+    assert heard == set(says[2:])
+
+
+async def test_nobody_takes_anothers_session_by_its_name(place: Place) -> None:
+    async with (
+        place.session(1, Inbox()) as victim,
+        place.session(0, Inbox(), client_id=OTHER) as thief,
+    ):
+        await thief.publish(Message(topic(ME, "sync"), b"{}"))
+        await victim.publish(Message(topic(OTHER, "sync"), b"{}"))
+        assert (victim.connections, thief.connections) == (1, 1)
+
+
+async def test_no_certificate_an_expired_one_and_another_authoritys_are_refused(
+    place: Place, tmp_path: Path
+) -> None:
+    folder = tmp_path / "strangers"
+    ours = Authority(tmp_path / AUTHORITY)
+    ours.issue_client(folder, "expired", ME, Period(NOW - dt.timedelta(days=30), 29))
+    Authority.create(folder / "theirs", "elsewhere", NOW).issue_client(folder, "foreign", ME, Period(NOW, 1))
+    for name in ("expired", "foreign"):
+        tls = Tls(tmp_path / AUTHORITY / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+        with pytest.raises(BrokerError, match="no connection"):
+            async with Session(HOST, place.port, ME, Inbox(), tls=tls, timeout_s=2):
+                pass
+    with pytest.raises(BrokerError, match="no connection"):
+        async with Session(HOST, place.port, ME, Inbox(), timeout_s=2):
+            pass
+    done = subprocess.run(
+        ["openssl", "s_client", "-connect", f"{HOST}:{place.port}", "-CAfile", place.tls(0).ca],
+        input=b"",
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    assert b"certificate required" in done.stdout + done.stderr or done.returncode != 0
+
+
+# paho leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_meter_does_not_talk_to_a_broker_of_another_authority(place: Place, tmp_path: Path) -> None:
+    Authority.create(tmp_path / "theirs", "elsewhere", NOW)
+    mine = place.tls(0)
+    with pytest.raises(BrokerError, match="certificate verify failed"):
+        async with Session(
+            HOST,
+            place.port,
+            ME,
+            Inbox(),
+            tls=Tls(tmp_path / "theirs" / "ca.crt", mine.certificate, mine.key),
+            timeout_s=2,
+        ):
+            pass
