@@ -147,6 +147,27 @@ class PowerFlow:
         by_p[0, self.feeder.slack] = -1.0
         return by_p[0], by_q[0]
 
+    def slack_curvature(self, point: OperatingPoint, nodes: Ints, tan_phi: Floats) -> Floats:
+        """About ∂²slack_w/∂p_k∂p_l [k, k], per W, for injections at nodes with fixed power factors.
+
+        From ``V = V0 + Z·conj(S/V)``, to second order in S: ``P_slack = −Σ P + Re Σ S_k·M_kl·conj(S_l)`` with
+        ``M_kl = Z_kl / (V_k·conj(V_l))``; zero at slack nodes.  Good to a few percent on a loaded feeder.
+        """
+        position = np.full(self.feeder.node_count, -1)
+        position[self.feeder.pq] = np.arange(len(self.feeder.pq))
+        at = position[nodes]
+        inside = np.flatnonzero(at >= 0)
+        impedance = np.zeros((len(nodes), len(nodes)), np.complex128)
+        if self._dense:
+            impedance[np.ix_(inside, inside)] = self._z[np.ix_(at[inside], at[inside])]
+        else:
+            unit = np.zeros((len(self.feeder.pq), len(inside)), np.complex128)
+            unit[at[inside], np.arange(len(inside))] = 1.0
+            impedance[np.ix_(inside, inside)] = self._solve(unit)[at[inside]]
+        injected = (1 + 1j * tan_phi) / point.v[nodes]
+        form = injected[:, None] * impedance * np.conj(injected)[None, :]
+        return np.asarray((form + form.T).real / self.feeder.base_va)
+
     def voltage_gradient(self, point: OperatingPoint, nodes: Ints) -> tuple[Floats, Floats]:
         """∂|V_i|/∂p and ∂q [k, n], pu per W and var, for k nodes that are no slack."""
         c = np.zeros((len(nodes), self.feeder.node_count), np.complex128)

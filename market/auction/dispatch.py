@@ -152,7 +152,8 @@ def dispatch(
         feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
-        if abs(mismatch_w) < POLISHABLE_W and (
+        polishable_w = POLISHABLE_W if round_ == MERIT_ROUNDS_MAX else MISMATCH_W_MAX
+        if abs(mismatch_w) < polishable_w and (
             found := _polished(columns, state, (), net_import_kw, round_, network)
         ):
             return found
@@ -208,7 +209,7 @@ def _successive_programs(
                 found := _polished(
                     columns,
                     state,
-                    priced | violated,
+                    priced,
                     solution.net_import_kw,
                     round_ + len(balances) - 1,
                     network,

@@ -7,9 +7,8 @@ the optimum it is known which groups are marginal and which limits bind; what re
 - each binding limit is reached exactly,
 - net import is zero where the retailer neither sells nor buys (else energy has its tariff).
 
-Unknown are the marginal groups' powers, the price of energy μ and the duals ν of the limits.  The Hessian
-of losses and limits enters only where marginal groups outnumber the other conditions; it is taken by
-differences of the adjoint gradients.
+Unknown are the marginal groups' powers, the price of energy μ and the duals ν of the limits.  The
+curvature of losses enters only where marginal groups outnumber the other conditions.
 """
 
 from __future__ import annotations
@@ -20,19 +19,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from grid.errors import PowerFlowError
-from grid.feeder import Bools, Floats
+from grid.feeder import Bools, Floats, Ints
 from grid.limits import LimitCheck, check_limits
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
-from market.auction.rows import LimitKey, excess_of, limits_near, one_end_each, tangents
+from market.auction.rows import LimitKey, excess_of, independent, limits_near, tangents
 
 ITERATIONS_MAX = 14
 MARGINAL_MAX = 80
 PRICE_TOLERANCE = 2e-4
 """EUR/MWh to which prices and limit prices agree in the end: a fifth of the smallest step of a price."""
-EXCESS_TOLERANCE_PU = 1e-9
+EXCESS_TOLERANCE_PU = 1e-7
 BALANCE_TOLERANCE_KW = 1e-6
-PROBE_KW = 0.5
+PATIENCE = 3
+"""Steps in a row that may fail to halve the residual."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +81,15 @@ def polish(
     ``binding`` are the limits thought to bind and ``net_import_kw`` the retailer's trade, of which only the
     sign counts (within a watt of zero: none).
     """
-    keys = one_end_each(columns.feeder, check, binding)
+    keys = _told_apart(columns, point, check, binding)
     energy_fixed = None
     if abs(net_import_kw) > 1e-3:
         energy_fixed = (columns.import_price if net_import_kw > 0 else columns.export_price) / 1e3
     limit = columns.group_price / 1e3
     cap = columns.group_kw
     marginal = (kw > 0) & (kw < cap)
-    hessian: Floats | None = None
     energy, duals = _first_duals(columns, _gradients(columns, point, check, keys), marginal, energy_fixed)
+    patience, least = PATIENCE, np.inf
     for _ in range(ITERATIONS_MAX):
         if np.count_nonzero(marginal) > MARGINAL_MAX:
             return None
@@ -98,49 +98,35 @@ def polish(
         gain = columns.group_sign * (price - limit)
         excess = np.array([excess_of(check, key) for key in keys])
         balance_kw = point.slack_w / 1e3 if energy_fixed is None else 0.0
-        off_price = float(np.abs(gain[marginal]).max(initial=0.0))
-        off_limit = float(np.abs(excess).max(initial=0.0))
-        if (
-            off_price <= PRICE_TOLERANCE
-            and off_limit <= EXCESS_TOLERANCE_PU
-            and abs(balance_kw) <= BALANCE_TOLERANCE_KW
-        ):
-            changed = _next_set(columns, kw, gain, marginal, keys, duals, check, network)
+        residual = max(
+            float(np.abs(gain[marginal]).max(initial=0.0)) / PRICE_TOLERANCE,
+            float(np.abs(excess).max(initial=0.0)) / EXCESS_TOLERANCE_PU,
+            abs(balance_kw) / BALANCE_TOLERANCE_KW,
+        )
+        if residual <= 1.0:
+            changed = _next_set(columns, kw, gain, marginal, keys, duals, point, check, network)
             if changed is None:
                 return Polished(kw, point, check, tuple(keys))
             marginal, keys = changed
-            hessian = None
+            patience, least = PATIENCE, np.inf
             energy, duals = _first_duals(
                 columns, _gradients(columns, point, check, keys), marginal, energy_fixed
             )
             gradients = _gradients(columns, point, check, keys)
             excess = np.array([excess_of(check, key) for key in keys])
+        elif residual < least / 2:
+            patience, least = PATIENCE, residual
+        else:
+            patience -= 1
+        if not patience:
+            return None  # the wrong set: a round of the linear program finds a better one
         groups = np.flatnonzero(marginal)
-        conditions = len(keys) + (energy_fixed is None)
-        if len(groups) > conditions and (hessian is None or len(hessian) != len(groups)):
-            try:
-                hessian = _hessian(columns, kw, point, keys, energy, duals, groups)
-            except PowerFlowError:
-                return None
-        step = _step(
-            columns,
-            gradients,
-            groups,
-            hessian if len(groups) > conditions else None,
-            excess,
-            balance_kw,
-            energy_fixed,
-        )
-        if step is None:
-            return None
-        moved, energy, duals = step
+        linear = _linear(columns, point, gradients, groups, excess, balance_kw, energy, energy_fixed)
+        moved, blocked, energy, duals = _step(linear, kw[groups], cap[groups])
         kw = kw.copy()
-        kw[groups] += moved
-        outside = (kw < 0) | (kw > cap)
-        if outside.any():
-            kw = np.clip(kw, 0.0, cap)
-            marginal = marginal & ~outside
-            hessian = None
+        kw[groups] = np.clip(kw[groups] + moved, 0.0, cap[groups])
+        marginal = marginal.copy()
+        marginal[groups[blocked]] = False
         try:
             point = columns.flow.solve(*columns.injections(kw), point)
         except PowerFlowError:
@@ -164,46 +150,33 @@ def _first_duals(
     return float(found[0]), np.maximum(found[1:], 0.0)
 
 
-def _hessian(
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """The conditions about an operating point: ``matrix · (moves, μ, ν) = right``, moves first."""
+
+    matrix: Floats
+    right: Floats
+    count: int
+
+
+def _linear(
     columns: Columns,
-    kw: Floats,
     point: OperatingPoint,
-    keys: list[LimitKey],
-    energy: float,
-    duals: Floats,
-    groups: np.ndarray,
-) -> Floats:
-    """Change of the price at each marginal group's point per kW traded by each of them [g, g]."""
-    at = columns.group_point[groups]
-    by_point: dict[int, Floats] = {}
-    here = _gradients(columns, point, check_limits(point, columns.limits), keys).prices(energy, duals)[at]
-    for k in set(at.tolist()):
-        p_w, q_var = point.p_w.copy(), point.q_var.copy()
-        node = columns.point_node[k]
-        p_w[node] += PROBE_KW * 1e3
-        q_var[node] += PROBE_KW * 1e3 * columns.point_tan_phi[k]
-        probed = columns.flow.solve(p_w, q_var, point)
-        there = _gradients(columns, probed, check_limits(probed, columns.limits), keys).prices(energy, duals)
-        by_point[k] = (there[at] - here) / PROBE_KW
-    return np.asarray(np.column_stack([by_point[k] for k in at.tolist()]) * columns.group_sign[groups])
-
-
-def _step(
-    columns: Columns,
     gradients: _Gradients,
-    groups: np.ndarray,
-    hessian: Floats | None,
+    groups: Ints,
     excess: Floats,
     balance_kw: float,
+    energy: float,
     energy_fixed: float | None,
-) -> tuple[Floats, float, Floats] | None:
-    """One Newton step: what the marginal groups move by, and the new μ and ν."""
+) -> _Linear:
     at, sign = columns.group_point[groups], columns.group_sign[groups]
     count, limits = len(groups), len(excess)
     size = count + limits + 1
     matrix, right = np.zeros((size, size)), np.zeros(size)
-    if hessian is not None:
-        matrix[:count, :count] = hessian
+    if count > limits + (energy_fixed is None):
+        # How prices change per kW: by the curvature of losses. That of limits is small beside it.
+        curvature = columns.flow.slack_curvature(point, columns.point_node[at], columns.point_tan_phi[at])
+        matrix[:count, :count] = -energy * 1e3 * curvature * sign
     matrix[:count, count] = -gradients.effect[at]
     matrix[:count, count + 1 :] = -gradients.slopes[:, at].T
     right[:count] = columns.group_price[groups] / 1e3
@@ -215,12 +188,33 @@ def _step(
         right[count] = energy_fixed
     matrix[count + 1 :, :count] = gradients.slopes[:, at] * sign
     right[count + 1 :] = -excess
-    scale = np.abs(matrix).max(axis=1)
-    scale[scale == 0.0] = 1.0
-    found = np.linalg.lstsq(matrix / scale[:, None], right / scale, rcond=1e-12)[0]
-    if not np.isfinite(found).all():
-        return None
-    return found[:count], float(found[count]), found[count + 1 :]
+    return _Linear(matrix, right, count)
+
+
+def _step(linear: _Linear, kw: Floats, cap: Floats) -> tuple[Floats, Bools, float, Floats]:
+    """What the marginal groups move by, which of them end at a bound, and the new μ and ν.
+
+    Where a move would leave the bounds all go as far as the first of them allows; that one stays there and
+    has no condition of its own any more, and the others solve theirs again.
+    """
+    count = linear.count
+    moved, blocked = np.zeros(count), np.zeros(count, dtype=bool)
+    while True:
+        free = np.flatnonzero(~blocked)
+        kept = np.concatenate([free, np.arange(count, len(linear.right))])
+        matrix = linear.matrix[np.ix_(kept, kept)]
+        right = linear.right[kept] - linear.matrix[np.ix_(kept, np.flatnonzero(blocked))] @ moved[blocked]
+        scale = np.abs(matrix).max(axis=1, initial=0.0)
+        scale[scale == 0.0] = 1.0
+        found = np.linalg.lstsq(matrix / scale[:, None], right / scale, rcond=1e-12)[0]
+        way = found[: len(free)] - moved[free]
+        room = np.where(way > 0, cap[free] - kw[free], kw[free]) - np.sign(way) * moved[free]
+        share = np.divide(room, np.abs(way), out=np.full(len(free), np.inf), where=way != 0)
+        first = float(share.min(initial=np.inf))
+        moved[free] += way * min(1.0, max(first, 0.0))
+        if first >= 1.0:
+            return moved, blocked, float(found[len(free)]), found[len(free) + 1 :]
+        blocked[free[np.argmin(share)]] = True
 
 
 def _next_set(
@@ -230,6 +224,7 @@ def _next_set(
     marginal: Bools,
     keys: list[LimitKey],
     duals: Floats,
+    point: OperatingPoint,
     check: LimitCheck,
     network: bool,
 ) -> tuple[Bools, list[LimitKey]] | None:
@@ -240,15 +235,16 @@ def _next_set(
     if np.count_nonzero(wrong) > MARGINAL_MAX:
         return marginal | wrong, keys
     relaxed = [key for key, dual in zip(keys, duals, strict=True) if dual < -PRICE_TOLERANCE]
-    fresh: list[LimitKey] = []
-    if network:
-        over = [key for key in limits_near(check, -10 * EXCESS_TOLERANCE_PU) if key not in keys]
-        branches = {(key.kind, columns.feeder.branch[key.index]) for key in keys if key.kind == "current"}
-        fresh = [
-            key
-            for key in one_end_each(columns.feeder, check, over)
-            if key.kind != "current" or (key.kind, columns.feeder.branch[key.index]) not in branches
-        ]
-    if not wrong.any() and not relaxed and not fresh:
+    kept = [key for key in keys if key not in relaxed]
+    fresh = limits_near(check, -10 * EXCESS_TOLERANCE_PU) if network else []
+    chosen = _told_apart(columns, point, check, {*kept, *fresh})
+    if not wrong.any() and set(chosen) == set(keys):
         return None
-    return marginal | wrong, [key for key in keys if key not in relaxed] + fresh
+    return marginal | wrong, chosen
+
+
+def _told_apart(
+    columns: Columns, point: OperatingPoint, check: LimitCheck, keys: Iterable[LimitKey]
+) -> list[LimitKey]:
+    """Of limits that orders cannot tell apart the most exceeded one."""
+    return [row.key for row in independent(tangents(columns, point, check, keys))]

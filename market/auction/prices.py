@@ -20,7 +20,7 @@ from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
 from market.auction.highs import INFINITY, Highs, dense_rows
-from market.auction.rows import Tangent, one_end_each, tangents
+from market.auction.rows import Tangent, independent, tangents
 from market.auction.whole import partly_filled
 
 UNIT = 1e3
@@ -28,7 +28,6 @@ UNIT = 1e3
 PRICE_NOISE = 1e-5
 """Relative error of a price that comes with awards found by linearisation to 1 W."""
 RANK_TOLERANCE = 1e-7
-PARALLEL_TOLERANCE = 1e-6
 FACE_TOLERANCE = 1e-6
 """EUR/MWh by which an optimum found is loosened when the next objective is taken among its ties."""
 
@@ -140,24 +139,6 @@ class _Span:
         return True
 
 
-def _independent(rows: Sequence[Tangent]) -> tuple[Tangent, ...]:
-    """The rows that orders can tell apart: of parallel ones the first, of those no order moves none.
-
-    Lines in series carry the same current; which of them the price is due to is no fact of the market.
-    """
-    kept: list[Tangent] = []
-    directions: list[Floats] = []
-    for row in rows:
-        length = float(np.linalg.norm(row.at_points))
-        if length == 0.0:
-            continue
-        direction = row.at_points / length
-        if all(float(direction @ other) < 1 - PARALLEL_TOLERANCE for other in directions):
-            kept.append(row)
-            directions.append(direction)
-    return tuple(kept)
-
-
 def _unique(
     matrix: Floats, lowest: Floats, highest: Floats, bounds: Sequence[tuple[float, float]]
 ) -> Floats | None:
@@ -193,7 +174,7 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
     """The prices of a dispatch, with everything linearised at an operating point of (nearly) its awards."""
     feeder = columns.feeder
     by_p, by_q = point.slack_gradient
-    rows = _independent(tangents(columns, point, check, one_end_each(feeder, found.check, found.binding)))
+    rows = independent(tangents(columns, point, check, found.binding))
     scales = np.array([row.scale for row in rows])
     lowest, highest = _bounds(columns, found.kw)
     delivery = -columns.at_points(by_p, by_q)

@@ -17,6 +17,8 @@ from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 
+PARALLEL_TOLERANCE = 1e-6
+
 RowKind = Literal["current", "v_min", "v_max"]
 
 
@@ -105,3 +107,22 @@ def tangents(
         at_points = columns.at_points(of_p, of_q)
         rows.append(Tangent(key, excess_of(check, key), of_p, of_q, at_points))
     return rows
+
+
+def independent(rows: Iterable[Tangent]) -> tuple[Tangent, ...]:
+    """The rows that orders can tell apart: of parallel ones the most exceeded, of those no order moves none.
+
+    Lines in series carry the same current, and so do both ends of one; which of them a price is due to is
+    no fact of the market.
+    """
+    kept: list[Tangent] = []
+    directions: list[Floats] = []
+    for row in sorted(rows, key=lambda row: (-row.excess_pu, row.key)):
+        length = float(np.linalg.norm(row.at_points))
+        if length == 0.0:
+            continue
+        direction = row.at_points / length
+        if all(float(direction @ other) < 1 - PARALLEL_TOLERANCE for other in directions):
+            kept.append(row)
+            directions.append(direction)
+    return tuple(sorted(kept, key=lambda row: row.key))
