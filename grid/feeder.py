@@ -150,7 +150,7 @@ class Feeder:
         for name, value in self._arrays():
             if name in ("element_p_w", "element_q_var", "bus_x", "bus_y"):
                 continue
-            rounded = np.round(value, 12) + 0.0 if value.dtype.kind in "fc" else value
+            rounded = _nine_digits(value) if value.dtype.kind in "fc" else value
             digest.update(name.encode() + str(rounded.shape).encode() + rounded.tobytes())
         return digest.hexdigest()
 
@@ -159,6 +159,14 @@ class Feeder:
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray):
                 yield item.name, value
+
+
+def _nine_digits(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Rounded to nine significant digits of the largest: what differs between processors is less."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    digits = 9 - int(np.ceil(np.log10(largest))) if largest > 0 else 0
+    rounded: npt.NDArray[Any] = np.round(values, digits) + 0.0
+    return rounded
 
 
 def feeder_to_arrays(feeder: Feeder) -> dict[str, npt.NDArray[Any]]:

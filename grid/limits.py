@@ -37,7 +37,7 @@ def network_limits(
     their width, half at each end.
     """
     low, high = feeder.v_min_pu.copy(), feeder.v_max_pu.copy()
-    limited = (feeder.v_bus >= 0) & np.isfinite(high)
+    limited = (feeder.v_bus >= 0) & ~np.isin(np.arange(feeder.node_count), feeder.slack)
     if v_min_pu is not None:
         low[limited] = v_min_pu
     if v_max_pu is not None:

@@ -17,6 +17,7 @@ from grid.errors import InputError, Problem
 from market.messages.models import Price, Tariff
 
 ENERGY_WH_MAX = 2**40
+RESERVED_IDS = ("retailer", "network")
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False, strict=False)]
 
@@ -128,6 +129,10 @@ def _order_problems(source: str, book: Book) -> list[Problem]:
             reason = f"is the id of orders[{seen[order.id]}] already"
             problems.append(Problem(source, f"{place}.id", order.id, reason))
         seen.setdefault(order.id, index)
+        if order.id in RESERVED_IDS or order.id.startswith("firm:"):
+            problems.append(
+                Problem(source, f"{place}.id", order.id, "names a counterparty of trades already")
+            )
         if not book.tariff.floor <= order.limit_price <= book.tariff.cap:
             reason = f"is outside the tariff's floor {book.tariff.floor} and cap {book.tariff.cap}"
             problems.append(Problem(source, f"{place}.limit_price", order.limit_price, reason))

@@ -158,6 +158,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "not a number": ({"tan_phi": float("nan")}, r"orders\[0\].tan_phi: nan"),
     "unknown point": ({"connection_point": "bus:999"}, r"orders\[0\].connection_point: 'bus:999'"),
     "unknown kind of point": ({"connection_point": "node:1"}, r"orders\[0\].connection_point: 'node:1'"),
+    "reserved id": ({"id": "retailer"}, r"orders\[0\].id: 'retailer'"),
     "unknown field": ({"price": 1}, r"orders\[0\].price: 1"),
 }
 
