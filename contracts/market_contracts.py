@@ -6,8 +6,9 @@ batch id and can be called again after a crash with the same arguments: nothing 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from eth_abi.abi import decode
@@ -26,6 +27,10 @@ T = TypeVar("T")
 
 _TRANSFER = keccak(b"Transfer(address,address,uint256)")
 _SETTLED = keccak(b"Settled(bytes32,uint64,uint32,bytes32,uint256,uint256)")
+_DEPOSITED = keccak(b"Deposited(address,address,uint256)")
+_ANNOUNCED = keccak(b"WithdrawalAnnounced(address,uint256,uint256,uint256)")
+_COVERED = keccak(b"ShortfallCovered(address,uint256,uint256,uint256)")
+_REPAID = keccak(b"DebtRepaid(address,uint256,uint256)")
 _NOBODY = "0x" + "00" * 20
 
 # Upper bounds of gas, with room to spare: what is not used is not paid.
@@ -93,6 +98,42 @@ class Limits:
     position_debit_max: int
     window_debit_max: int
     window_s: int
+
+
+@dataclass
+class Movements:
+    """What accounts got (> 0) and gave up (< 0) other than by settlement, µEUR.
+
+    ``credit_ueur`` is what that made of their credit; ``equity_ueur`` leaves out what the guarantee lent
+    them, and ``lost_ueur`` (≤ 0) is the part of it that they took out.
+    """
+
+    credit_ueur: Counter[str] = field(default_factory=Counter)
+    equity_ueur: Counter[str] = field(default_factory=Counter)
+    lost_ueur: Counter[str] = field(default_factory=Counter)
+
+    def deposited(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] += words[0]
+        self.equity_ueur[account] += words[0]
+
+    def announced(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] -= words[0]
+        self.equity_ueur[account] -= words[0]
+        self.lost_ueur[account] -= words[0]
+
+    def covered(self, account: str, words: Sequence[int]) -> None:
+        from_withdrawal, from_guarantee, _ = words
+        self.credit_ueur[account] += from_withdrawal + from_guarantee
+        self.equity_ueur[account] += from_withdrawal
+
+    def repaid(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] -= words[0]
+
+    def add(self, later: Movements) -> None:
+        # Counter.update adds, and keeps what is below zero.
+        self.credit_ueur.update(later.credit_ueur)
+        self.equity_ueur.update(later.equity_ueur)
+        self.lost_ueur.update(later.lost_ueur)
 
 
 @dataclass(frozen=True)
@@ -358,6 +399,23 @@ class MarketContracts:
             )
             for log in self._chain.logs(self.deployment.escrow, [_TRANSFER], first, last)
         ]
+
+    def movements(self, from_block: int, to_block: int) -> Movements:
+        """What came to accounts and left them in these blocks other than by settlement."""
+        found = Movements()
+        for name, apply in (
+            (_DEPOSITED, found.deposited),
+            (_ANNOUNCED, found.announced),
+            (_COVERED, found.covered),
+            (_REPAID, found.repaid),
+        ):
+            for log in self._chain.logs(self.deployment.escrow, [name], from_block, to_block):
+                words = [int.from_bytes(log.data[at : at + 32], "big") for at in range(0, len(log.data), 32)]
+                apply("0x" + log.topics[-1][12:].hex(), words)
+        return found
+
+    def block_number(self) -> int:
+        return self._chain.block_number()
 
     def _each(self, function: str, addresses: Iterable[str]) -> dict[str, int]:
         """What a function of the escrow says of each address."""

@@ -179,7 +179,7 @@ class Sender:
             if pending > nonce:
                 break
             found = self._receipt(attempts)
-            if found is None or not self._is_final(found[1]):
+            if found is None or found[1].block > self.final_block():
                 return None, found is not None and pending == nonce
             self._journal.close(*found)
             if pending == nonce:
@@ -197,10 +197,11 @@ class Sender:
                 return attempt, receipt
         return None
 
-    def _is_final(self, receipt: Receipt) -> bool:
+    def final_block(self) -> int:
+        """The last block that counts as final."""
         if self._patience.confirmations is None:
-            return receipt.block <= self._chain.finalized_block()
-        return self._chain.block_number() - receipt.block + 1 >= self._patience.confirmations
+            return self._chain.finalized_block()
+        return self._chain.block_number() - self._patience.confirmations + 1
 
     def _reopen(self) -> None:
         """What the journal has as mined and the chain does not count any more is pending again."""

@@ -61,6 +61,10 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
             treasury.address: treasury.deposit_ueur for treasury in world.market_settings.treasuries.values()
         }
         receipts += contracts.fund(deployer, "fund", deposits)
+        # One member that cannot pay must not hold up the others.
+        guarantee_ueur = max(member.deposit_ueur for member in world.members)
+        receipts.append(contracts.mint(deployer, "guarantee/mint", deployer.address, guarantee_ueur))
+        receipts += contracts.deposit_guarantee(deployer, "guarantee", guarantee_ueur)
         created = [
             chain.receipt(attempt.hash)
             for name in CONTRACTS

@@ -1,8 +1,9 @@
 """Whether an account covers an order (rule 3 of design section 3), kept up to date as the market goes on.
 
-An account's cover is its deposit, what final batches brought it, and what it owes for intervals that are
-settled but not final. Against it stand the worst cases of its orders for intervals that are not settled,
-and one interval at its fuse. What an interval that is not final would bring counts for nothing.
+An account's cover is what it deposited and did not withdraw, what final batches brought it, and what it owes
+for intervals that are settled but not final. Against it stand the worst cases of its orders for intervals
+that are not settled, and one interval at its fuse. What an interval that is not final would bring counts for
+nothing.
 """
 
 from __future__ import annotations
@@ -27,11 +28,17 @@ class Cover:
             for meter, member in members.items()
         }
 
-    def renew(self, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]) -> None:
-        """Takes what is final (positions, µEUR) and what is owed before it is (≤ 0, nEUR), by account."""
+    def renew(
+        self, equity_ueur: Mapping[str, int], final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
+    ) -> None:
+        """Takes deposits less withdrawals (µEUR by owner), and by account what is final (positions, µEUR) and
+        what is owed before it is (≤ 0, nEUR).
+
+        Who owes to the guarantee has a cover below zero, and no order of it is accepted until it has repaid.
+        """
         for meter, member in self._members.items():
             account = household(meter)
-            final = member.deposit_ueur + final_ueur.get(account, 0)
+            final = equity_ueur.get(member.owner, 0) + final_ueur.get(account, 0)
             self._cover_neur[meter] = final * NEUR_PER_UEUR + pending_neur.get(account, 0)
 
     def shortfall_neur(self, order: Order) -> int:

@@ -75,6 +75,7 @@ class Engine:
         self._index = 0
         self._unheard: set[str] = set()
         self._chain_task: asyncio.Task[None] | None = None
+        self._equity_ueur = settler.equity()
         with store.transaction() as tx:
             inputs.register(tx, settings, list(self._members.values()))
 
@@ -108,7 +109,7 @@ class Engine:
         for start, interval in stored.items():
             if interval.state == "OPEN":
                 self._clock.advance_to(interval.opens_at)
-                self._settling.renew(self._gateway.cover, interval.opens_at)
+                self._settling.renew(self._gateway.cover, interval.opens_at, self._equity_ueur)
                 self._gateway.intake.open_gate(start, interval.closes_at)
 
     # A wave
@@ -121,7 +122,7 @@ class Engine:
         if state in (None, "OPEN"):
             self._clock.advance_to(opens_at)
             if state is None:
-                self._settling.renew(self._gateway.cover, opens_at)
+                self._settling.renew(self._gateway.cover, opens_at, self._equity_ueur)
                 with self._store.transaction() as tx:
                     intervals.open_interval(
                         tx,
@@ -143,6 +144,8 @@ class Engine:
         else:
             self._clock.advance_to(closes_at)
         await self._chain_idle()
+        # The next gate's collateral: what accounts withdraw stays liable for longer than that takes.
+        self._equity_ueur = await asyncio.to_thread(self._settler.equity)
         if index >= 2:
             await self._settle(self._settings.start_of(index - 2))
         if self._state(start) == "CLOSED":

@@ -51,6 +51,15 @@ class Settler(Protocol):
         tells how it went. Raises :class:`grid.errors.ChainError`.
         """
 
+    def equity(self) -> Mapping[str, int]:
+        """What accounts deposited less what they announced to withdraw, µEUR by holder's address.
+
+        Deposits count when they are final, withdrawals at once.
+        """
+
+    def credit_moved(self) -> Mapping[str, int]:
+        """What changed accounts' tokens other than by settlement, µEUR by holder's address."""
+
     def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
         """Token balances, µEUR."""
 

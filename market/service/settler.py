@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from contracts.market_contracts import MarketContracts
+from contracts.market_contracts import MarketContracts, Movements
 from contracts.sender import Sender
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
@@ -25,12 +26,35 @@ class ContractSettler:
         self._sender = sender
         self._market = feeder_hash(feeder)
         self._block_clock = block_clock
+        self._counted = Movements()
+        self._next_block = contracts.deployment.first_block
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
             self._block_clock.advance_to(at)
         receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
         return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
+
+    def equity(self) -> Mapping[str, int]:
+        self._count()
+        found = Counter(self._counted.equity_ueur)
+        # What is not final yet counts where it is to an account's disadvantage.
+        newest = self._contracts.movements(self._next_block, self._contracts.block_number())
+        found.update(newest.lost_ueur)
+        return found
+
+    def credit_moved(self) -> Mapping[str, int]:
+        self._count()
+        found = Counter(self._counted.credit_ueur)
+        found.update(self._contracts.movements(self._next_block, self._contracts.block_number()).credit_ueur)
+        return found
+
+    def _count(self) -> None:
+        """Counts the blocks that have become final."""
+        final = self._sender.final_block()
+        if final >= self._next_block:
+            self._counted.add(self._contracts.movements(self._next_block, final))
+            self._next_block = final + 1
 
     def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
         return self._contracts.balances(addresses)

@@ -91,22 +91,23 @@ class Settling:
         if total := sum(account.ledger_neur for account in accounts):
             raise LedgerError(f"the ledger sums to {total} nEUR instead of zero")
         balances = settler.balances([account.address for account in accounts])
+        brought = settler.credit_moved()
         for account in accounts:
-            moved = balances[account.address] - account.deposit_ueur
+            moved = balances[account.address] - brought.get(account.address, 0)
             expected = account.ledger_neur // NEUR_PER_UEUR
             if moved != account.settled_ueur or (account.account != ROUNDING and moved != expected):
                 raise LedgerError(
                     f"{account.account}: the chain moved {moved} µEUR, batches {account.settled_ueur}, "
                     f"and the ledger stands at {account.ledger_neur} nEUR"
                 )
-        supply, deposits = settler.total_supply(), sum(account.deposit_ueur for account in accounts)
+        supply, deposits = settler.total_supply(), sum(brought.values())
         if supply != deposits:
             raise LedgerError(f"there are {supply} µEUR of tokens for deposits of {deposits}")
 
     # Collateral
 
-    def renew(self, cover: Cover, opens_at: int) -> None:
-        """What accounts cover when a gate opens.
+    def renew(self, cover: Cover, opens_at: int, equity_ueur: Mapping[str, int]) -> None:
+        """What accounts cover when a gate opens; ``equity_ueur`` is as the settler tells it.
 
         A batch counts from the gate after next on, however fast it was final: what is accepted does not
         depend on the speed of a machine.
@@ -115,7 +116,7 @@ class Settling:
         with self._store.reading() as connection:
             final = money.settled_ueur(connection, made_before)
             pending = money.pending_neur(connection, made_before)
-        cover.renew(final, pending)
+        cover.renew(equity_ueur, final, pending)
 
     def restore(self, cover: Cover) -> None:
         """The worst cases of intervals that a former process left unsettled."""

@@ -26,7 +26,7 @@ from market.auction.book import Book, Firm
 from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
 from market.messages.models import Gate, Order, Reading, Receipt, ReceiptKind, Side, Step, Tariff
-from market.messages.signing import UNSIGNED, Domain, Signer
+from market.messages.signing import UNSIGNED, Domain, Signer, feeder_hash
 from market.service.clock import SimulatedClock
 from market.service.engine import Engine
 from market.service.gateway import Gateway
@@ -62,6 +62,9 @@ MEMBERS = [
     )
     for index, meter in enumerate(METERS)
 ]
+
+
+DEPOSITS = {member.owner: member.deposit_ueur for member in MEMBERS}
 
 
 def settings(intervals: int, **changes: Any) -> MarketSettings:
@@ -121,7 +124,7 @@ def settler_on(
     terms = EscrowTerms(
         name="Peergrid test",
         symbol="PGT",
-        withdrawal_delay_s=3600,
+        withdrawal_delay_s=86_400,
         position_debit_max=10**9,
         window_debit_max=10**12,
         window_s=86400,
@@ -131,9 +134,9 @@ def settler_on(
     deposits = {m.owner: m.deposit_ueur for m in MEMBERS}
     deposits |= {t.address: t.deposit_ueur for t in of.treasuries.values()}
     contracts.fund(operator, "fund", deposits)
-    if gift_ueur:
-        contracts.fund(operator, "gift", gift_ueur)
     sender = Sender(chain, signer("settler"), journal)
+    if gift_ueur:
+        contracts.settle(sender, feeder_hash("another market"), 0, bytes(32), gift_ueur)
     return ContractSettler(contracts, sender, of.feeder, block_clock)
 
 
@@ -149,7 +152,7 @@ async def market(
     """A market whose state is in ``folder``."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
     with Store(folder / "market.sqlite", of.identity()) as store:
-        funded = [signer("deployer").address, signer("settler").address]
+        funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
         chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
         try:
             settler = settler_on(chain, store, of, block_clock, gift_ueur or {})

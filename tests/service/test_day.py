@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from contracts.journal import SqliteJournal
+from contracts.sender import Sender
 from grid.errors import LedgerError, SolverError, StoreError
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
-from market.messages.models import Award, Clearing, Gate, ReceiptResult
+from market.messages.models import Award, Clearing, Gate, ReceiptKind, ReceiptResult
 from market.messages.signing import is_signed_by
+from market.service.ports import Progress
 from meters.broker import HOST, Broker, Program
 from meters.mqtt import Inbox, Message, Session
 from tests.service.scene import (
@@ -34,6 +37,7 @@ from tests.service.scene import (
     physics,
     reading_of,
     settings,
+    signer,
     state_of,
 )
 
@@ -189,12 +193,62 @@ async def test_an_interval_that_cannot_be_cleared_is_suspended_and_the_next_one_
     assert {a.status for a in awards if a.interval_start == START + SECONDS} == {"SUSPENDED"}
 
 
+async def test_who_withdraws_its_credit_pays_what_it_owes_and_orders_no_more(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """However early the household announces, what it had ordered before is paid out of the withdrawal."""
+    owner = signer("owner:load:0")
+    journal = SqliteJournal(tmp_path / "owner.sqlite")
+    meters = Meters(broker.port)
+    announced: list[int] = []
+
+    def leave(progress: Progress) -> None:
+        if progress.index == 2 and progress.stage == "clear":
+            wallet = Sender(chain, owner, journal)
+            held = contracts.balances([owner.address])[owner.address]
+            contracts.announce_withdrawal(wallet, "leave", held)
+            announced.append(held)
+
+    living = asyncio.create_task(meters.run())
+    try:
+        async with market(tmp_path, broker.port, settings(INTERVALS), leave) as engine:
+            contracts = engine._settler._contracts
+            chain = contracts._chain
+            await engine.run()
+            pending = contracts.pending_withdrawal(owner.address).amount_ueur
+            credit = contracts.balances([owner.address])[owner.address]
+            debts = contracts.debts([owner.address])
+    finally:
+        living.cancel()
+        journal.disconnect()
+
+    state = state_of(tmp_path)
+    assert {row[1] for row in state["interval"]} == {"FINAL"}
+    account = f"household:{METERS[0].address}"
+    owed = -sum(row[3] for row in state["posting"] if row[1] == account)
+    assert owed > 0
+    # It paid all of it, some before it announced and the rest out of what it had announced.
+    assert credit + pending == 100_000_000 - -(-owed // 1000)
+    assert 0 < pending < announced[0]
+    assert debts == {}
+    refused = {
+        receipt.up_to
+        for receipt in meters.receipts
+        if receipt.meter == METERS[0].address
+        and receipt.kind == ReceiptKind.ORDER
+        and receipt.result == ReceiptResult.REJECTED
+    }
+    # Its order for the next interval may be in already; after that none is accepted.
+    assert {4, 5} <= refused <= {3, 4, 5}
+
+
 async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(
     tmp_path: Path, broker: Broker
 ) -> None:
-    retailer = settings(INTERVALS).treasuries["retailer"].address
+    of = settings(INTERVALS).treasuries
+    gift_ueur = {of["retailer"].address: 1, of["rounding"].address: -1}
     with pytest.raises(LedgerError, match="retailer: the chain moved"):
-        await day(tmp_path, broker.port, gift_ueur={retailer: 1})
+        await day(tmp_path, broker.port, gift_ueur=gift_ueur)
     assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
     with pytest.raises(LedgerError, match="retailer: the chain moved"):
         await day(tmp_path, broker.port)

@@ -22,6 +22,7 @@ from market.service.readings import AHEAD_MAX
 from market.service.settings import MarketSettings
 from market.service.store import Store, alarms, inputs
 from tests.service.scene import (
+    DEPOSITS,
     DOMAIN,
     FEEDER_ID,
     MEMBERS,
@@ -49,7 +50,7 @@ class Desk:
             inputs.register(tx, OF, MEMBERS)
         self.clock = SimulatedClock(START - SECONDS)
         self.cover = Cover(OF, BY_METER)
-        self.cover.renew({}, {})
+        self.cover.renew(DEPOSITS, {}, {})
         self.intake = self.new_intake()
 
     def new_intake(self) -> Intake:
@@ -144,7 +145,7 @@ def test_orders_beyond_tariff_fuse_feeder_or_collateral_are_refused_by_name(desk
     assert refusal(desk.say(dear))[0] == "steps[1].limit_price"
     assert refusal(desk.say(resigned(order, firm_import_wh=5_000)))[0] == "steps"
     assert refusal(desk.say(resigned(order, feeder="elsewhere")))[0] == "feeder"
-    desk.cover.renew({f"household:{order.meter}": -99_000_000}, {})
+    desk.cover.renew(DEPOSITS, {f"household:{order.meter}": -99_000_000}, {})
     assert "µEUR short" in refusal(desk.say(order))[1]
     assert desk.count("orders") == 0
 

@@ -83,7 +83,7 @@ def test_an_account_covers_orders_until_its_deposit_is_spoken_for() -> None:
     member = MEMBERS[0].model_copy(update={"deposit_ueur": 2_000_000, "fuse_w": 4_000})
     cover = Cover(OF, {member.meter: member})
     account = f"household:{member.meter}"
-    cover.renew({}, {})
+    cover.renew({member.owner: 2_000_000}, {}, {})
 
     def order(start: int, energy_wh: int) -> Order:
         step = Step(side=Side.BID, energy_wh=energy_wh, limit_price=TARIFF.import_price)
@@ -97,6 +97,19 @@ def test_an_account_covers_orders_until_its_deposit_is_spoken_for() -> None:
     assert cover.shortfall_neur(order(START + 900, 1_667)) > 0
     cover.release(START)
     assert cover.shortfall_neur(order(START + 900, 5_666)) == 0
-    cover.renew({account: -500_000}, {account: -100_000_000})
+    cover.renew({member.owner: 2_000_000}, {account: -500_000}, {account: -100_000_000})
     assert cover.shortfall_neur(order(START + 900, 3_666)) == 0
     assert cover.shortfall_neur(order(START + 900, 3_667)) > 0
+
+
+def test_who_owes_to_the_guarantee_orders_nothing_until_it_has_repaid() -> None:
+    member = MEMBERS[0]
+    cover = Cover(OF, {member.meter: member})
+    account = f"household:{member.meter}"
+    nothing = order_of(0, START).model_copy(update={"steps": (), "firm_import_wh": 0})
+    # It deposited 5 EUR, and batches took 9 from it: the guarantee lent it 4.
+    cover.renew({member.owner: 5_000_000}, {account: -9_000_000}, {})
+    assert cover.shortfall_neur(nothing) >= 4_000_000_000
+    # It repays 4 EUR and brings 6 more.
+    cover.renew({member.owner: 15_000_000}, {account: -9_000_000}, {})
+    assert cover.shortfall_neur(nothing) == 0
