@@ -230,7 +230,9 @@ def _next_set(
 ) -> tuple[Bools, list[LimitKey]] | None:
     """Groups and limits to go on with where the conditions of the others fail; None where they hold."""
     full, empty = kw >= columns.group_kw, kw <= 0
-    wrong = ~marginal & ((full & (gain < -PRICE_TOLERANCE)) | (empty & (gain > PRICE_TOLERANCE)))
+    # A group that offers nothing (a rejected block) is both full and empty, and right at any price.
+    wrong = (full & ~empty & (gain < -PRICE_TOLERANCE)) | (empty & ~full & (gain > PRICE_TOLERANCE))
+    wrong &= ~marginal
     # Both are optimal to a linearisation already: only the few worst are worth a place.
     if np.count_nonzero(wrong) > MARGINAL_MAX:
         return marginal | wrong, keys
