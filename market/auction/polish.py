@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,14 +24,14 @@ from grid.feeder import Bools, Floats, Ints
 from grid.limits import LimitCheck, check_limits
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
-from market.auction.rows import LimitKey, excess_of, independent, limits_near, tangents
+from market.auction.rows import LimitKey, Tangent, excess_of, independent, limits_near, tangents
 
 ITERATIONS_MAX = 14
 MARGINAL_MAX = 80
-PRICE_TOLERANCE = 2e-4
-"""EUR/MWh to which prices and limit prices agree in the end: a fifth of the smallest step of a price."""
+PRICE_TOLERANCE = 4e-4
+"""EUR/MWh to which prices and limit prices agree in the end: well within the smallest step of a price."""
 EXCESS_TOLERANCE_PU = 1e-7
-BALANCE_TOLERANCE_KW = 1e-6
+BALANCE_TOLERANCE_KW = 2e-5
 PATIENCE = 3
 """Steps in a row that may fail to halve the residual."""
 
@@ -45,25 +46,39 @@ class Polished:
     binding: tuple[LimitKey, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Gradients:
-    """At the points [k]: effect on net import (per kW), and on each binding limit [j, k] (pu per kW)."""
+class _Here:
+    """An operating point with what was linearised at it, each limit once."""
 
-    effect: Floats
-    slopes: Floats
+    def __init__(self, columns: Columns, point: OperatingPoint, check: LimitCheck) -> None:
+        self._columns = columns
+        self.point = point
+        self.check = check
+        self._known: dict[LimitKey, Tangent] = {}
 
-    def prices(self, energy: float, duals: Floats) -> Floats:
-        """Prices at the points [k] in EUR/MWh."""
-        return np.asarray(-energy * self.effect - duals @ self.slopes)
+    def tangents(self, keys: Iterable[LimitKey]) -> list[Tangent]:
+        wanted = list(keys)
+        missing = [key for key in wanted if key not in self._known]
+        if missing:
+            found = tangents(self._columns, self.point, self.check, missing)
+            self._known.update((row.key, row) for row in found)
+        return [self._known[key] for key in wanted]
 
+    def told_apart(self, keys: Iterable[LimitKey]) -> list[LimitKey]:
+        """Of limits that orders cannot tell apart the most exceeded one."""
+        return [row.key for row in independent(self.tangents(keys))]
 
-def _gradients(
-    columns: Columns, point: OperatingPoint, check: LimitCheck, keys: list[LimitKey]
-) -> _Gradients:
-    effect = columns.at_points(*point.slack_gradient)
-    rows = {row.key: row.at_points for row in tangents(columns, point, check, keys)}
-    slopes = np.array([rows[key] for key in keys]).reshape(len(keys), len(effect))
-    return _Gradients(effect, slopes)
+    @cached_property
+    def effect(self) -> Floats:
+        """Effect of a kW injected at each point [k] on net import."""
+        return self._columns.at_points(*self.point.slack_gradient)
+
+    def slopes(self, keys: list[LimitKey]) -> Floats:
+        """Effect of a kW injected at each point on the limits [j, k], pu."""
+        rows = [row.at_points for row in self.tangents(keys)]
+        return np.array(rows).reshape(len(keys), len(self.effect))
+
+    def excess(self, keys: list[LimitKey]) -> Floats:
+        return np.array([excess_of(self.check, key) for key in keys])
 
 
 def polish(
@@ -81,39 +96,34 @@ def polish(
     ``binding`` are the limits thought to bind and ``net_import_kw`` the retailer's trade, of which only the
     sign counts (within a watt of zero: none).
     """
-    keys = _told_apart(columns, point, check, binding)
+    here = _Here(columns, point, check)
+    keys = here.told_apart(binding)
     energy_fixed = None
     if abs(net_import_kw) > 1e-3:
         energy_fixed = (columns.import_price if net_import_kw > 0 else columns.export_price) / 1e3
     limit = columns.group_price / 1e3
     cap = columns.group_kw
     marginal = (kw > 0) & (kw < cap)
-    energy, duals = _first_duals(columns, _gradients(columns, point, check, keys), marginal, energy_fixed)
+    energy, duals = _first_duals(columns, here, keys, marginal, energy_fixed)
     patience, least = PATIENCE, np.inf
     for _ in range(ITERATIONS_MAX):
         if np.count_nonzero(marginal) > MARGINAL_MAX:
             return None
-        gradients = _gradients(columns, point, check, keys)
-        price = gradients.prices(energy, duals)[columns.group_point]
+        price = (-energy * here.effect - duals @ here.slopes(keys))[columns.group_point]
         gain = columns.group_sign * (price - limit)
-        excess = np.array([excess_of(check, key) for key in keys])
-        balance_kw = point.slack_w / 1e3 if energy_fixed is None else 0.0
+        balance_kw = here.point.slack_w / 1e3 if energy_fixed is None else 0.0
         residual = max(
             float(np.abs(gain[marginal]).max(initial=0.0)) / PRICE_TOLERANCE,
-            float(np.abs(excess).max(initial=0.0)) / EXCESS_TOLERANCE_PU,
+            float(np.abs(here.excess(keys)).max(initial=0.0)) / EXCESS_TOLERANCE_PU,
             abs(balance_kw) / BALANCE_TOLERANCE_KW,
         )
         if residual <= 1.0:
-            changed = _next_set(columns, kw, gain, marginal, keys, duals, point, check, network)
+            changed = _next_set(columns, kw, gain, marginal, keys, duals, here, network)
             if changed is None:
-                return Polished(kw, point, check, tuple(keys))
+                return Polished(kw, here.point, here.check, tuple(keys))
             marginal, keys = changed
             patience, least = PATIENCE, np.inf
-            energy, duals = _first_duals(
-                columns, _gradients(columns, point, check, keys), marginal, energy_fixed
-            )
-            gradients = _gradients(columns, point, check, keys)
-            excess = np.array([excess_of(check, key) for key in keys])
+            energy, duals = _first_duals(columns, here, keys, marginal, energy_fixed)
         elif residual < least / 2:
             patience, least = PATIENCE, residual
         else:
@@ -121,27 +131,27 @@ def polish(
         if not patience:
             return None  # the wrong set: a round of the linear program finds a better one
         groups = np.flatnonzero(marginal)
-        linear = _linear(columns, point, gradients, groups, excess, balance_kw, energy, energy_fixed)
+        linear = _linear(columns, here, keys, groups, balance_kw, energy, energy_fixed)
         moved, blocked, energy, duals = _step(linear, kw[groups], cap[groups])
         kw = kw.copy()
         kw[groups] = np.clip(kw[groups] + moved, 0.0, cap[groups])
         marginal = marginal.copy()
         marginal[groups[blocked]] = False
         try:
-            point = columns.flow.solve(*columns.injections(kw), point)
+            point = columns.flow.solve(*columns.injections(kw), here.point)
         except PowerFlowError:
             return None
-        check = check_limits(point, columns.limits)
+        here = _Here(columns, point, check_limits(point, columns.limits))
     return None
 
 
 def _first_duals(
-    columns: Columns, gradients: _Gradients, marginal: Bools, energy_fixed: float | None
+    columns: Columns, here: _Here, keys: list[LimitKey], marginal: Bools, energy_fixed: float | None
 ) -> tuple[float, Floats]:
     """μ and ν that fit the marginal groups' limit prices best."""
     groups = np.flatnonzero(marginal)
     at = columns.group_point[groups]
-    matrix = np.column_stack([-gradients.effect[at], -gradients.slopes[:, at].T])
+    matrix = np.column_stack([-here.effect[at], -here.slopes(keys)[:, at].T])
     wanted = columns.group_price[groups] / 1e3
     if energy_fixed is not None:
         duals = np.linalg.lstsq(matrix[:, 1:], wanted - matrix[:, 0] * energy_fixed, rcond=None)[0]
@@ -161,33 +171,35 @@ class _Linear:
 
 def _linear(
     columns: Columns,
-    point: OperatingPoint,
-    gradients: _Gradients,
+    here: _Here,
+    keys: list[LimitKey],
     groups: Ints,
-    excess: Floats,
     balance_kw: float,
     energy: float,
     energy_fixed: float | None,
 ) -> _Linear:
     at, sign = columns.group_point[groups], columns.group_sign[groups]
-    count, limits = len(groups), len(excess)
+    slopes = here.slopes(keys)[:, at]
+    count, limits = len(groups), len(keys)
     size = count + limits + 1
     matrix, right = np.zeros((size, size)), np.zeros(size)
     if count > limits + (energy_fixed is None):
         # How prices change per kW: by the curvature of losses. That of limits is small beside it.
-        curvature = columns.flow.slack_curvature(point, columns.point_node[at], columns.point_tan_phi[at])
+        curvature = columns.flow.slack_curvature(
+            here.point, columns.point_node[at], columns.point_tan_phi[at]
+        )
         matrix[:count, :count] = -energy * 1e3 * curvature * sign
-    matrix[:count, count] = -gradients.effect[at]
-    matrix[:count, count + 1 :] = -gradients.slopes[:, at].T
+    matrix[:count, count] = -here.effect[at]
+    matrix[:count, count + 1 :] = -slopes.T
     right[:count] = columns.group_price[groups] / 1e3
     if energy_fixed is None:
-        matrix[count, :count] = gradients.effect[at] * sign
+        matrix[count, :count] = here.effect[at] * sign
         right[count] = -balance_kw
     else:
         matrix[count, count] = 1.0
         right[count] = energy_fixed
-    matrix[count + 1 :, :count] = gradients.slopes[:, at] * sign
-    right[count + 1 :] = -excess
+    matrix[count + 1 :, :count] = slopes * sign
+    right[count + 1 :] = -here.excess(keys)
     return _Linear(matrix, right, count)
 
 
@@ -224,8 +236,7 @@ def _next_set(
     marginal: Bools,
     keys: list[LimitKey],
     duals: Floats,
-    point: OperatingPoint,
-    check: LimitCheck,
+    here: _Here,
     network: bool,
 ) -> tuple[Bools, list[LimitKey]] | None:
     """Groups and limits to go on with where the conditions of the others fail; None where they hold."""
@@ -238,15 +249,8 @@ def _next_set(
         return marginal | wrong, keys
     relaxed = [key for key, dual in zip(keys, duals, strict=True) if dual < -PRICE_TOLERANCE]
     kept = [key for key in keys if key not in relaxed]
-    fresh = limits_near(check, -10 * EXCESS_TOLERANCE_PU) if network else []
-    chosen = _told_apart(columns, point, check, {*kept, *fresh})
+    fresh = limits_near(here.check, -10 * EXCESS_TOLERANCE_PU) if network else []
+    chosen = here.told_apart({*kept, *fresh})
     if not wrong.any() and set(chosen) == set(keys):
         return None
     return marginal | wrong, chosen
-
-
-def _told_apart(
-    columns: Columns, point: OperatingPoint, check: LimitCheck, keys: Iterable[LimitKey]
-) -> list[LimitKey]:
-    """Of limits that orders cannot tell apart the most exceeded one."""
-    return [row.key for row in independent(tangents(columns, point, check, keys))]
