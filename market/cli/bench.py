@@ -23,6 +23,7 @@ from market.auction.columns import Columns, arrange
 from market.auction.dispatch import Dispatch, dispatch
 from market.auction.prices import Prices, price
 from market.auction.whole import share_among_orders, whole_awards
+from market.cli.ingest.command import ingest
 from market.cli.messages import say
 
 FEEDER = "simbench:1-LV-rural3--2-sw"
@@ -49,6 +50,9 @@ class Measurement:
 @click.group("bench")
 def command() -> None:
     """Measure how fast the parts are."""
+
+
+command.add_command(ingest)
 
 
 @command.command("clear")
