@@ -24,6 +24,7 @@ COMMANDS = {
     "chain": ("market.cli.chain_commands", "Deploy a market's contracts, watch them, deposit and withdraw."),
     "broker": ("market.cli.broker", "Set up an MQTT broker that knows everybody by certificate."),
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
+    "console": ("market.cli.console", "Serve the operator's console over a stored or running market."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
     "meter": ("market.cli.meter", "Enrol meters; print the format of their messages."),

@@ -60,21 +60,21 @@ def curves_of(book: Book, record: ClearingRecord, band: PriceBand) -> Curves:
     tariff, hours = book.tariff, book.interval.hours
     demand = [Step(round(-firm.p_w * hours), None) for firm in book.firm or () if firm.p_w < 0]
     supply = [Step(round(firm.p_w * hours), None) for firm in book.firm or () if firm.p_w > 0]
-    sides = {}
+    filled = {fill.order_id: fill.energy_wh for fill in record.fills}
+    taken = {"bid": 0, "ask": 0}
     for order in book.orders:
-        sides[order.id] = order.side
+        got_wh = filled.get(order.id, 0)
+        taken[order.side] += got_wh
+        left_wh = order.energy_wh - got_wh
         if order.side == "bid":
-            demand.append(Step(order.energy_wh, order.limit_price - tariff.local_fee))
+            demand.append(Step(order.energy_wh, order.limit_price - tariff.local_fee, left_wh))
         else:
-            supply.append(Step(order.energy_wh, order.limit_price))
-    filled = {"bid": 0, "ask": 0}
-    for fill in record.fills:
-        filled[sides[fill.order_id]] += fill.energy_wh
+            supply.append(Step(order.energy_wh, order.limit_price, left_wh))
     return Curves(
         demand=demand,
         supply=supply,
-        demand_wh=filled["bid"] + sum(step.energy_wh for step in demand if step.price is None),
-        supply_wh=filled["ask"] + sum(step.energy_wh for step in supply if step.price is None),
+        demand_wh=taken["bid"] + sum(step.energy_wh for step in demand if step.price is None),
+        supply_wh=taken["ask"] + sum(step.energy_wh for step in supply if step.price is None),
         low=band.low,
         mean=band.mean,
         high=band.high,

@@ -56,7 +56,10 @@ def render(page: Page) -> str:
     """The page as one HTML document with style and drawings inside."""
     folder = files("market.cli.report")
     template = (folder / "page.html").read_text(encoding="utf-8")
-    style = (folder / "style.css").read_text(encoding="utf-8")
+    style = "\n".join(
+        place.read_text(encoding="utf-8")
+        for place in (files("market.drawing") / "figures.css", folder / "style.css")
+    )
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

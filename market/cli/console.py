@@ -1,0 +1,125 @@
+"""``peergrid console``: the operator's console over stored or running markets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grid.errors import InputError
+from market.cli.messages import say
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from market.console.security import Role
+
+PORT = 8440
+STREAMS_END_S = 2
+
+
+@click.command("console")
+@click.option(
+    "--db", "databases", type=click.Path(path_type=Path), multiple=True, help="A market's database."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
+@click.option("--tokens", type=click.Path(path_type=Path), help="The tokens file; actions need one.")
+@click.option("--grant", "granted", metavar="NAME=ROLE", help="Add a viewer or operator to the tokens file.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy on this machine's network does TLS.")
+@click.option("--name", "names", multiple=True, help="A host name by which browsers reach it.")
+def command(
+    databases: tuple[Path, ...],
+    host: str,
+    port: int,
+    tokens: Path | None,
+    granted: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    names: tuple[str, ...],
+) -> None:
+    """Serve the console over one database or several.
+
+    On this machine alone anybody may read; actions need a token with the role operator. Anywhere else reading
+    needs a token too, and TLS: by --tls-cert and --tls-key, or --behind-proxy.
+    """
+    if granted is not None:
+        click.echo(add_grant(tokens, granted))
+        return
+    app = build(databases, host, tokens, tls_cert, tls_key, behind_proxy, names)
+    serve(app, host, port, tls_cert, tls_key, behind_proxy)
+
+
+def add_grant(tokens: Path | None, granted: str) -> str:
+    """A new token for NAME=ROLE."""
+    from market.console.security import grant
+
+    name, _, role = granted.partition("=")
+    if not name or role not in ("viewer", "operator"):
+        raise InputError.single("--grant", "", granted, "is not NAME=viewer or NAME=operator")
+    if tokens is None:
+        raise InputError.single("--tokens", "", None, "is needed: the file that the token's hash goes into")
+    chosen: Role = "operator" if role == "operator" else "viewer"
+    return grant(tokens, name, chosen)
+
+
+def build(
+    databases: tuple[Path, ...],
+    host: str,
+    tokens: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
+    names: tuple[str, ...],
+) -> FastAPI:
+    """The application as it may be reached at ``host``. Raises :class:`InputError` where that is not safe."""
+    from market.console.app import LOOPBACK_HOSTS, create_app
+    from market.console.security import is_loopback, read_grants
+
+    if not databases:
+        raise InputError.single(
+            "--db", "", "nothing", "a database is needed: market.sqlite in a run's folder"
+        )
+    if (tls_cert is None) != (tls_key is None):
+        raise InputError.single("--tls-cert", "", str(tls_cert or tls_key), "certificate and key go together")
+    alone = is_loopback(host) and not behind_proxy
+    secure = tls_cert is not None or behind_proxy
+    if not alone and not secure:
+        reason = "is reached by others: --tls-cert and --tls-key are needed, or --behind-proxy"
+        raise InputError.single("--host", "", host, reason)
+    if not alone and tokens is None:
+        raise InputError.single("--tokens", "", None, "is needed where others reach the console")
+    hosts = [*LOOPBACK_HOSTS, *names, *([] if is_loopback(host) or host in ("0.0.0.0", "::") else [host])]  # noqa: S104  compared
+    return create_app(databases, read_grants(tokens), open_reading=alone, secure=secure, hosts=hosts)
+
+
+def serve(
+    app: FastAPI, host: str, port: int, tls_cert: Path | None, tls_key: Path | None, behind_proxy: bool
+) -> None:
+    """Serves until Ctrl-C; says where on standard error as soon as it listens."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[object] | None = None) -> None:
+            await super().startup(sockets)  # type: ignore[arg-type]
+            if self.started:
+                found = self.servers[0].sockets[0].getsockname()[1]
+                say(f"console: http{'s' if tls_cert else ''}://{host}:{found}/")
+
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+        proxy_headers=behind_proxy,
+        server_header=False,
+        timeout_graceful_shutdown=STREAMS_END_S,
+    )
+    Server(config).run()

@@ -1,0 +1,81 @@
+"""What is not as it should be, from the database alone, and who has seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from market.console.market import Market
+from market.service.store import views
+from market.service.store.tables import TABLES
+
+FOREVER = 2**62
+PENDING_S = 3600
+"""A batch that is not final after this time on the market's clock is an alarm."""
+ALARMS_MAX = 2000
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """``subject`` names it for good; ``severity`` is alarm (act) or notice (know). ``seen`` is the
+    acknowledgement.
+    """
+
+    subject: str
+    severity: str
+    title: str
+    detail: str
+    at: int
+    link: str
+    seen: Mapping[str, Any] | None
+
+
+def alarms_of(
+    market: Market, connection: Connection, seen: Mapping[str, Mapping[str, Any]], since: int = 0
+) -> list[Alarm]:
+    """All alarms from ``since`` on, the newest first, those that nobody has seen before the others."""
+    found: list[Alarm] = []
+
+    def add(subject: str, severity: str, title: str, detail: str, at: int, link: str) -> None:
+        found.append(
+            Alarm(subject, severity, title, detail, at, f"/f/{market.name}{link}", seen.get(subject))
+        )
+
+    for row in views.troubles(connection, since, FOREVER):
+        start = row["interval_start"]
+        link = f"/intervals/{start}"
+        if row["status"] == "SUSPENDED":
+            add(f"suspended:{start}", "alarm", "Interval suspended", f"{row['reason']}.", start, link)
+        if row["state"] == "DISPUTED":
+            add(f"disputed:{start}", "alarm", "Interval disputed", "It waits for a decision.", start, link)
+        if row["scheduled_violations"] and row["status"] != "SUSPENDED":
+            words = f"{row['scheduled_violations']} limits broken by the schedule."
+            add(f"schedule:{start}", "alarm", "Schedule breaks limits", words, start, link)
+        if row["metered_violations"]:
+            loading = row["loading_max_percent"]
+            volts = f"{row['v_min_pu']:.3f} to {row['v_max_pu']:.3f} pu"
+            count = row["metered_violations"]
+            limits = "1 limit" if count == 1 else f"{count} limits"
+            words = f"{limits} broken by what meters measured: loading up to {loading:.1f} %, {volts}."
+            add(f"metered:{start}", "notice", "Limits broken by metered energy", words, start, link)
+        if row["incomplete"]:
+            count = row["incomplete"]
+            meters = "1 meter has" if count == 1 else f"{count} meters have"
+            words = f"{meters} sent no reading yet; settlement is provisional."
+            add(f"incomplete:{start}", "notice", "Readings missing", words, start, link)
+    now = views.market_now(connection) or 0
+    for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, FOREVER):
+        title = {"contradiction": "Meter contradicts itself", "flood": "Meter floods the market"}[kind]
+        words = f"{detail} ({count} times)" if count > 1 else detail
+        add(f"{kind}:{subject}:{last}", "alarm", title, words, last, f"/meters/{subject}")
+    for row in TABLES["batches"].rows(connection, 0, now - PENDING_S):
+        if row[1] == "PENDING":
+            words = "It is not final after an hour on the market's clock."
+            add(f"batch:{row[0]}", "alarm", f"Batch {row[0]} is waiting", words, row[2], "/settlement")
+    found.sort(
+        key=lambda alarm: (alarm.seen is not None, alarm.severity != "alarm", -alarm.at, alarm.subject)
+    )
+    return found[:ALARMS_MAX]

@@ -1,0 +1,133 @@
+"""Live events: every change of state of an interval, as server-sent events that can be taken up again.
+
+An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from that
+moment on again: some of it twice, nothing never, and an event's content says by itself what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import HTTPException, Request
+from fastapi.responses import StreamingResponse
+
+from market.console.market import Market
+from market.service.store import views
+from market.service.store.views import Transition
+
+POLL_S = 0.4
+HEARTBEAT_S = 15.0
+QUEUE_MAX = 400
+REPLAY_MAX = 3000
+STREAMS_MAX = 1000
+LOOK_BACK_S = 36 * 3600
+"""Transitions are looked for among the intervals that started this long before the newest one."""
+
+
+class Feed:
+    """One market's changes, asked from the database once for all who listen."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+        self._listeners: set[asyncio.Queue[str | None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._at = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    @property
+    def listeners(self) -> int:
+        return len(self._listeners)
+
+    async def stream(self, request: Request, last_event_id: str) -> AsyncIterator[str]:
+        """The events after ``last_event_id``, then whatever comes."""
+        queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_MAX)
+        if self._task is None or self._task.done():
+            self._at, self._seen = await asyncio.to_thread(self._newest)
+            self._task = asyncio.create_task(self._poll(), name="console events")
+        self._listeners.add(queue)
+        try:
+            yield "retry: 2000\n\n"
+            if last_event_id.isdecimal():
+                for text in await asyncio.to_thread(self._replay, int(last_event_id)):
+                    yield text
+            else:
+                yield f"event: hello\nid: {self._at}\ndata: {{}}\n\n"
+            while True:
+                try:
+                    event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+                    continue
+                if event is None:
+                    return  # fell behind: the browser comes back with its last id
+                yield event
+        finally:
+            self._listeners.discard(queue)
+            if not self._listeners and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            for event in await asyncio.to_thread(self._news):
+                for queue in list(self._listeners):
+                    if queue.full():
+                        while not queue.empty():
+                            queue.get_nowait()
+                        queue.put_nowait(None)
+                        self._listeners.discard(queue)
+                    else:
+                        queue.put_nowait(event)
+
+    def _newest(self) -> tuple[int, set[tuple[int, int]]]:
+        with self._market.stored.reading() as connection:
+            at = views.market_now(connection) or 0
+            found = views.transitions_from(connection, at, at - LOOK_BACK_S, REPLAY_MAX)
+        return at, {(item.interval_start, item.number) for item in found}
+
+    def _news(self) -> list[str]:
+        with self._market.stored.reading() as connection:
+            found = views.transitions_from(connection, self._at, self._at - LOOK_BACK_S, REPLAY_MAX)
+            new = [item for item in found if (item.interval_start, item.number) not in self._seen]
+            if not new:
+                return []
+            self._at = max(item.at for item in new)
+            self._seen = {(item.interval_start, item.number) for item in found if item.at == self._at}
+            return [_event(document(self._market, connection, item)) for item in new]
+
+    def _replay(self, at: int) -> list[str]:
+        with self._market.stored.reading() as connection:
+            found = views.transitions_from(connection, at, at - LOOK_BACK_S, REPLAY_MAX + 1)
+            if len(found) > REPLAY_MAX:
+                return [f"event: reload\nid: {found[-1].at}\ndata: {{}}\n\n"]
+            return [_event(document(self._market, connection, item)) for item in found]
+
+
+def document(market: Market, connection: Any, item: Transition) -> dict[str, Any]:
+    """A change of state, with what the interval came to once that is known."""
+    line = market.lines(connection, item.interval_start, item.interval_start + 1)
+    known = line[0].document() if line else {}
+    return known | {
+        "interval_start": item.interval_start,
+        "number": item.number,
+        "state": item.state,
+        "at": item.at,
+        "reason": item.reason,
+    }
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"event: interval\nid: {content['at']}\ndata: {json.dumps(content, separators=(',', ':'))}\n\n"
+
+
+def respond(feed: Feed, request: Request) -> StreamingResponse:
+    """The stream as an answer. Raises 503 where too many are open."""
+    if feed.listeners >= STREAMS_MAX:
+        raise HTTPException(503, f"{STREAMS_MAX} streams are open already")
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    last = request.headers.get("last-event-id", "")[:20]
+    return StreamingResponse(feed.stream(request, last), media_type="text/event-stream", headers=headers)

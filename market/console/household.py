@@ -1,0 +1,167 @@
+"""One household: its statement, why it got what it got, and its day in two figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import HTTPException
+from sqlalchemy import Connection
+
+from market.accounts.ledger import household
+from market.accounts.tariff import retail_neur
+from market.auction.explain import explain
+from market.console.market import Market
+from market.drawing.plot import Size, day_plot
+from market.messages.models import Tariff
+from market.service.store import views
+from market.service.store.tables import TABLES
+
+Figures = tuple[str, str]
+SIZES = (Size(1040, 230), Size(340, 210))
+KINDS = {
+    "award": "Flexible energy, at the price of its bus",
+    "firm": "Firm energy, at the price of its bus",
+    "imbalance": "Energy beside the award",
+    "held": "Held until the registers are read",
+    "retail": "Energy at the retail tariffs",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A household's period. Money is nEUR, earned > 0; ``saved`` is against the retail tariffs for the same
+    metered energy: ``fees_saved`` by network fees that were not due, ``energy_saved`` the rest.
+    """
+
+    lines: Sequence[tuple[str, int, int]]
+    total_neur: int
+    retail_neur: int
+    import_wh: int
+    export_wh: int
+    intervals: int
+    provisional: int
+    fees_saved_neur: int
+    deposit_ueur: int
+    balance_neur: int
+    on_chain_ueur: int
+
+    @property
+    def saved_neur(self) -> int:
+        return self.total_neur - self.retail_neur
+
+    @property
+    def energy_saved_neur(self) -> int:
+        return self.saved_neur - self.fees_saved_neur
+
+
+def month_of(moment: int) -> tuple[int, int]:
+    """The UTC month of a moment, as ``[since, until)``."""
+    at = datetime.fromtimestamp(moment, UTC).replace(day=1, hour=0, minute=0, second=0)
+    following = at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
+    return int(at.timestamp()), int(following.timestamp())
+
+
+def statement(connection: Connection, meter: str, since: int, until: int) -> Statement:
+    """What a household's energy came to in ``[since, until)``.
+
+    Retail fees are due on what the feeder imports. Its share of that is, in every interval, its share of all
+    that households drew; on the rest it pays the local fee instead.
+    """
+    account = household(meter)
+    postings = views.postings_by_kind(connection, account, since, until)
+    drawn = views.drawn_by_interval(connection, since, until)
+    retail = import_wh = export_wh = fees_saved = counted = provisional = 0
+    for row in views.meter_day(connection, meter, since, until):
+        if row["import_wh"] is None:
+            provisional += row["flag"] is not None
+            continue
+        counted += 1
+        tariff = Tariff.model_validate_json(row["tariff"])
+        net_wh = row["export_wh"] - row["import_wh"]
+        import_wh, export_wh = import_wh + row["import_wh"], export_wh + row["export_wh"]
+        retail += retail_neur(tariff, net_wh)
+        all_drawn_wh, imported_wh = drawn.get(row["interval_start"], (0, 0))
+        if net_wh < 0 and all_drawn_wh:
+            local_wh = -net_wh * max(0, all_drawn_wh - imported_wh) // all_drawn_wh
+            fees_saved += local_wh * (tariff.import_fees - tariff.local_fee)
+    accounts = {row[0]: row for row in TABLES["accounts"].rows(connection, 0, 0)}
+    _, _, deposit_ueur, ledger_neur, settled_ueur = accounts[account]
+    return Statement(
+        lines=[
+            (KINDS.get(row["kind"], row["kind"]), row["energy_wh"], row["amount_neur"]) for row in postings
+        ],
+        total_neur=sum(row["amount_neur"] for row in postings),
+        retail_neur=retail,
+        import_wh=import_wh,
+        export_wh=export_wh,
+        intervals=counted,
+        provisional=provisional,
+        fees_saved_neur=fees_saved,
+        deposit_ueur=deposit_ueur,
+        balance_neur=1000 * deposit_ueur + ledger_neur,
+        on_chain_ueur=deposit_ueur + settled_ueur,
+    )
+
+
+def reasons(
+    market: Market, connection: Connection, about: Mapping[str, Any], start: int
+) -> list[tuple[str, Sequence[str]]]:
+    """Why, for each of the household's steps and its firm energy in one interval: a name and sentences.
+
+    Raises 404 where the interval has no clearing.
+    """
+    clearing = market.clearing(connection, start)
+    if clearing is None:
+        raise HTTPException(404, f"there is no clearing of an interval that starts at {start}")
+    book, record = clearing.book, clearing.record
+    point, meter = about["connection_point"], about["meter"]
+    found = []
+    if any(firm.connection_point == point for firm in book.firm or ()):
+        found.append(("Firm energy", explain(book, record, market.feeder, f"firm:{point}")))
+    for order in book.orders:
+        if order.id.startswith(f"{meter}:"):
+            sentences = explain(book, record, market.feeder, order.id)
+            side = "Bid" if order.side == "bid" else "Ask"
+            words = [text.replace(order.id, f"{side} {order.id.rpartition(':')[2]}") for text in sentences]
+            found.append((f"{side} {order.id.rpartition(':')[2]}", words))
+    return found
+
+
+def energy_figures(rows: Sequence[Mapping[str, Any]], day: tuple[int, int] | None) -> Figures | None:
+    """Awarded and metered net energy of the day; None where nothing was metered."""
+    if day is None:
+        return None
+    awarded = [(row["interval_start"], row["net_wh"]) for row in rows if row["net_wh"] is not None]
+    metered = [
+        (row["interval_start"], row["export_wh"] - row["import_wh"])
+        for row in rows
+        if row["import_wh"] is not None
+    ]
+    values = [wh / 1000 for _, wh in (*awarded, *metered)]
+    if not values:
+        return None
+    low, high = min(0.0, *values), max(0.0, *values)
+    margin = 0.06 * (high - low) + 0.02
+
+    def draw(size: Size) -> str:
+        plot = day_plot(
+            size,
+            0,
+            24,
+            (low - margin, high + margin),
+            title="Awarded and metered net energy",
+            y_label="kWh in the interval, export above",
+        )
+        for series, css in ((metered, "delivered"), (awarded, "with")):
+            points: list[tuple[float, float]] = []
+            for start, wh in series:
+                hour = (start - day[0]) / 3600
+                points += [(hour, wh / 1000), (hour + 0.25, wh / 1000)]
+            if points:
+                plot.line(points, css)
+        return plot.svg()
+
+    return draw(SIZES[0]), draw(SIZES[1])

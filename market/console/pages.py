@@ -1,0 +1,385 @@
+"""The pages. Every page can be asked for a ``fragment`` of itself: that is how it is brought up to date."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, HTTPException, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from market.console import actions, alarms, household, interval_page, network
+from market.console.api import MOMENT_MAX, Feeder, Moment, market_of
+from market.console.feeder_drawing import drawing, has_places
+from market.console.market import DAY_S, Market
+from market.console.security import Operator, Viewer, check_csrf, guard_of
+from market.console.templates import page
+from market.drawing.durations import duration_figure
+from market.drawing.plot import Size
+from market.service.store import views
+from market.service.store.tables import TABLES
+
+router = APIRouter(include_in_schema=False)
+Day = Annotated[int | None, Query(ge=0, le=MOMENT_MAX)]
+Address = Annotated[str, Query()]
+WIDE, NARROW = Size(1040, 300), Size(340, 250)
+ROLE_NAMES = {"retailer": "Retailer", "network": "Network", "imbalance": "Imbalance", "rounding": "Rounding"}
+SIMULATED_S = 2 * DAY_S
+"""A market whose clock is this far from the machine's runs in simulated time."""
+
+
+def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, Any]:
+    """What every page of a market knows: its clock, its days, and how old the data is."""
+    now = views.market_now(connection)
+    span = views.span(connection)
+    day = market.day(connection, moment)
+    wall = time.time()
+    days = list(range(span[0] - span[0] % DAY_S, span[1] + 1, DAY_S)) if span else []
+    return {
+        "market": market.name,
+        "net": market.stored.feeder_name,
+        "now": now,
+        "simulated": now is not None and abs(wall - now) > SIMULATED_S,
+        "age_s": max(0, round(wall - market.stored.written_at())),
+        "span": span,
+        "day": day,
+        "newest_day": days[-1] if days else None,
+        "day_before": day[0] - DAY_S if day and days and day[0] > days[0] else None,
+        "day_after": day[1] if day and days and day[0] < days[-1] else None,
+    }
+
+
+@router.get("/")
+def start(request: Request, _: Viewer) -> Response:
+    """The only market, or the list of them."""
+    markets = request.app.state.markets
+    if len(markets) == 1:
+        return RedirectResponse(f"/f/{next(iter(markets))}", 307)
+    rows = []
+    for market in markets.values():
+        with market.stored.reading() as connection:
+            known = frame_of(market, connection, None)
+            lines = market.lines(connection, *known["day"]) if known["day"] else []
+            open_alarms = _unseen(request, market, connection, known["day"])
+        rows.append({**known, "line": lines[-1] if lines else None, "alarms": open_alarms})
+    return page(request, "markets.html", title="Markets", rows=rows)
+
+
+def _unseen(
+    request: Request, market: Market, connection: Any, day: tuple[int, int] | None
+) -> list[alarms.Alarm]:
+    seen = request.app.state.audit.acknowledged(market.name)
+    found = alarms.alarms_of(market, connection, seen, day[0] if day else 0)
+    return [alarm for alarm in found if alarm.seen is None]
+
+
+@router.get("/f/{feeder}")
+def overview(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+        lines = market.lines(connection, *known["day"]) if known["day"] else []
+        open_alarms = _unseen(request, market, connection, known["day"])
+        batches = views.batch_counts(connection)
+    cleared = [line for line in lines if line.digest]
+    priced = [line for line in cleared if line.digest and line.digest.price_low is not None]
+    gate = next((line for line in reversed(lines) if line.state == "OPEN"), None)
+    chart = {
+        "starts": [line.start for line in lines],
+        "low": [line.digest.price_low if line.digest else None for line in lines],
+        "mean": [line.digest.price_mean if line.digest else None for line in lines],
+        "high": [line.digest.price_high if line.digest else None for line in lines],
+        "traded": [line.digest.traded_wh if line.digest else None for line in lines],
+        "imported": [line.digest.import_wh if line.digest else None for line in lines],
+        "exported": [line.digest.export_wh if line.digest else None for line in lines],
+        "minutes": lines[0].minutes if lines else 15,
+    }
+    return page(
+        request,
+        "overview.html",
+        title=market.name,
+        section="overview",
+        lines=lines,
+        newest=priced[-1] if priced else None,
+        gate=gate,
+        chart=chart,
+        traded_wh=sum(line.digest.traded_wh for line in cleared if line.digest),
+        suspended=sum(line.digest.status == "suspended" for line in cleared if line.digest),
+        bound=sum(line.digest.bound > 0 for line in cleared if line.digest),
+        alarms=open_alarms,
+        urgent=[alarm for alarm in open_alarms if alarm.severity == "alarm"],
+        pending=batches.get("PENDING", 0),
+        **known,
+    )
+
+
+@router.get("/f/{feeder}/intervals")
+def newest_interval(request: Request, feeder: Feeder, _: Viewer) -> Response:
+    """The newest interval that is cleared, or the newest at all."""
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        day = market.day(connection)
+        lines = market.lines(connection, *day) if day else []
+    if not lines:
+        raise HTTPException(404, "no gate has opened yet")
+    chosen = next((line for line in reversed(lines) if line.digest), lines[-1])
+    return RedirectResponse(f"/f/{market.name}/intervals/{chosen.start}", 307)
+
+
+@router.get("/f/{feeder}/intervals/{start}")
+def interval(request: Request, feeder: Feeder, start: Moment, _: Viewer, verify: bool = False) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        content = interval_page.content(market, connection, start)
+        known = frame_of(market, connection, start)
+    report = market.verified(content["clearing"]) if verify and content["clearing"] else None
+    return page(
+        request, "interval.html", title="Interval", section="interval", report=report, **content, **known
+    )
+
+
+@router.get("/f/{feeder}/network")
+def feeder_map(
+    request: Request, feeder: Feeder, _: Viewer, day: Day = None, layout: str = "places"
+) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+    places = layout != "line" and has_places(market.feeder)
+    return page(
+        request,
+        "network.html",
+        title="Feeder",
+        section="network",
+        drawing=drawing(market.feeder, places),
+        has_places=has_places(market.feeder),
+        places=places,
+        **known,
+    )
+
+
+@router.get("/f/{feeder}/congestion")
+def congestion(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+        span = known["day"] or (0, 0)
+        limits = network.felt_limits(market, connection, *span)
+        branches = [limit.element for limit in limits if limit.kind == "current"][:4]
+        curves = network.duration_curves(market, connection, *span, branches)
+        lines = market.lines(connection, *span)
+    figure = (duration_figure(WIDE, curves), duration_figure(NARROW, curves)) if curves else None
+    return page(
+        request,
+        "congestion.html",
+        title="Congestion",
+        section="congestion",
+        limits=limits,
+        figure=figure,
+        curves=curves,
+        lines=[line for line in lines if line.digest and line.digest.bound],
+        **known,
+    )
+
+
+@router.get("/f/{feeder}/meters")
+def meters(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+        rows = views.meters_over(connection, *(known["day"] or (0, 0)))
+    return page(request, "meters.html", title="Meters", section="meters", rows=rows, **known)
+
+
+@router.get("/f/{feeder}/meters/{meter}")
+def meter(request: Request, feeder: Feeder, meter: str, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        about = _meter(connection, meter)
+        known = frame_of(market, connection, day)
+        span = known["day"] or (0, 0)
+        rows = views.meter_day(connection, meter, *span)
+        readings = views.readings_of(connection, meter, *span)
+        own = next(row for row in views.meters_over(connection, *span) if row["meter"] == meter)
+    return page(
+        request,
+        "meter.html",
+        title=f"Meter at {about['connection_point']}",
+        section="meters",
+        about=about,
+        own=own,
+        rows=rows,
+        readings=readings,
+        figures=household.energy_figures(rows, known["day"]),
+        **known,
+    )
+
+
+def _meter(connection: Any, address: str) -> Any:
+    about = views.meter(connection, address)
+    if about is None:
+        raise HTTPException(404, f"there is no meter {address!r}")
+    return about
+
+
+@router.get("/f/{feeder}/households/{meter}")
+def household_page(
+    request: Request,
+    feeder: Feeder,
+    meter: str,
+    _: Viewer,
+    day: Day = None,
+    month: bool = False,
+    why: Day = None,
+) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        about = _meter(connection, meter)
+        known = frame_of(market, connection, day)
+        span = known["day"] or (0, 0)
+        period = household.month_of(span[0]) if month else span
+        statement = household.statement(connection, meter, *period)
+        rows = views.meter_day(connection, meter, *span)
+        reasons = household.reasons(market, connection, about, why) if why is not None else None
+    return page(
+        request,
+        "household.html",
+        title=f"Household at {about['connection_point']}",
+        section="meters",
+        about=about,
+        statement=statement,
+        period=period,
+        month=month,
+        rows=rows,
+        why=why,
+        reasons=reasons,
+        **known,
+    )
+
+
+@router.get("/f/{feeder}/settlement")
+def settlement(request: Request, feeder: Feeder, _: Viewer) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, None)
+        batches = _named("batches", connection)
+        accounts = _named("accounts", connection)
+        block = views.newest_block(connection)
+        attempts = {
+            row["tx_hash"]: views.attempts(connection, row["tx_hash"]) for row in batches if row["tx_hash"]
+        }
+    for row in batches:
+        mined = [item["block"] for item in attempts.get(row["tx_hash"], []) if item["block"] is not None]
+        row["confirmations"] = block - mined[0] + 1 if mined and block is not None else None
+    deposits = sum(row["deposit_ueur"] for row in accounts)
+    return page(
+        request,
+        "settlement.html",
+        title="Settlement",
+        section="settlement",
+        batches=list(reversed(batches)),
+        own=[{**row, "name": ROLE_NAMES[row["account"]]} for row in accounts if row["account"] in ROLE_NAMES],
+        households_neur=sum(row["ledger_neur"] for row in accounts if row["account"] not in ROLE_NAMES),
+        households=sum(row["account"] not in ROLE_NAMES for row in accounts),
+        ledger_sum_neur=sum(row["ledger_neur"] for row in accounts),
+        settled_sum_ueur=sum(row["settled_ueur"] for row in accounts),
+        deposits_ueur=deposits,
+        short=[row for row in accounts if row["deposit_ueur"] + row["settled_ueur"] < 0],
+        **known,
+    )
+
+
+@router.get("/f/{feeder}/settlement/{sequence}")
+def batch(request: Request, feeder: Feeder, sequence: int, _: Viewer) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        found = views.batch(connection, sequence)
+        if found is None:
+            raise HTTPException(404, f"there is no batch {sequence}")
+        known = frame_of(market, connection, None)
+        positions = views.positions(connection, sequence)
+        attempts = views.attempts(connection, found["tx_hash"]) if found["tx_hash"] else []
+    return page(
+        request,
+        "batch.html",
+        title=f"Batch {sequence}",
+        section="settlement",
+        batch=found,
+        positions=positions,
+        attempts=attempts,
+        **known,
+    )
+
+
+def _named(table: str, connection: Any) -> list[dict[str, Any]]:
+    names = [column.name for column in TABLES[table].columns]
+    return [dict(zip(names, row, strict=True)) for row in TABLES[table].rows(connection, 0, 2**62)]
+
+
+@router.get("/f/{feeder}/alarms")
+def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
+    market = market_of(request, feeder)
+    audit = request.app.state.audit
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, None)
+        found = alarms.alarms_of(market, connection, audit.acknowledged(market.name))
+        evidence = views.evidence(connection, 200)
+    return page(
+        request,
+        "alarms.html",
+        title="Alarms and audit",
+        section="alarms",
+        alarms=found,
+        log=audit.lines(market.name),
+        evidence=evidence,
+        **known,
+    )
+
+
+@router.post("/f/{feeder}/alarms")
+def acknowledge(
+    request: Request,
+    feeder: Feeder,
+    visitor: Operator,
+    subject: Annotated[str, Form(max_length=200)],
+    reason: Annotated[str, Form(min_length=3, max_length=500)],
+    csrf: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    check_csrf(visitor, csrf)
+    market = market_of(request, feeder)
+    actions.acknowledge(request.app.state.audit, market, visitor, subject, reason)
+    return RedirectResponse(f"/f/{market.name}/alarms", 303)
+
+
+@router.get("/f/{feeder}/data")
+def data(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+    return page(request, "data.html", title="Data", section="data", tables=TABLES.values(), **known)
+
+
+@router.get("/sign-in")
+def sign_in_form(request: Request) -> Response:
+    return page(request, "sign_in.html", title="Sign in", failed=False)
+
+
+@router.post("/sign-in")
+def sign_in(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
+    guard = guard_of(request)
+    key = guard.sign_in(request, token.strip())
+    if key is None:
+        return page(request, "sign_in.html", status=401, title="Sign in", failed=True)
+    response = RedirectResponse("/", 303)
+    guard.set_cookie(response, key)
+    return response
+
+
+@router.post("/sign-out")
+def sign_out(request: Request, visitor: Viewer, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
+    check_csrf(visitor, csrf)
+    guard = guard_of(request)
+    guard.sign_out(request)
+    response = RedirectResponse("/", 303)
+    response.delete_cookie(guard.cookie, path="/")
+    return response

@@ -1,0 +1,157 @@
+// What every page does: local times, tables that sort and filter, live refresh, fragments, print.
+
+const SHAPES = {
+  time: { hour: "2-digit", minute: "2-digit", hour12: false },
+  full: { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hour12: false },
+  day: { weekday: "short", year: "numeric", month: "short", day: "numeric" },
+};
+const FORMATS = Object.fromEntries(Object.entries(SHAPES).map(([shape, options]) =>
+  [shape, new Intl.DateTimeFormat(shape === "day" ? navigator.language : "sv-SE", options)]));
+
+export const local = (seconds, shape = "time") => FORMATS[shape].format(new Date(seconds * 1000));
+
+function localise(root) {
+  for (const element of root.querySelectorAll("time[data-shape]:not([data-local])")) {
+    // A market's day is a UTC day: its name must not change with the browser's place.
+    const seconds = Date.parse(element.dateTime) / 1000 + (element.dataset.shape === "day" ? 12 * 3600 : 0);
+    element.textContent = local(seconds, element.dataset.shape);
+    element.dataset.local = "";
+  }
+}
+
+const valueOf = (cell) => {
+  const text = cell.dataset.value ?? cell.textContent.trim();
+  const number = Number(text.replace(/[\u202f\s]/g, "").replace("−", "-"));
+  return text !== "" && !Number.isNaN(number) ? number : text;
+};
+
+function sortable(table) {
+  table.querySelectorAll("thead th").forEach((head, column) => {
+    if (head.querySelector("button")) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => sort(table, column, head.getAttribute("aria-sort") === "descending" ? "ascending" : "descending"));
+  });
+}
+
+function sort(table, column, direction) {
+  const heads = table.querySelectorAll("thead th");
+  heads.forEach((head) => head.removeAttribute("aria-sort"));
+  heads[column].setAttribute("aria-sort", direction);
+  const sign = direction === "ascending" ? 1 : -1;
+  const rows = [...table.tBodies[0].rows].map((row) => [valueOf(row.cells[column]), row]);
+  rows.sort(([a], [b]) => sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))));
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+}
+
+function filterable(input) {
+  const table = document.getElementById(input.dataset.filter);
+  const count = document.querySelector(`[data-count="${input.dataset.filter}"]`);
+  const whole = count?.textContent;
+  input.addEventListener("input", () => {
+    const wanted = input.value.trim().toLowerCase();
+    let shown = 0;
+    for (const row of table.tBodies[0].rows) {
+      row.hidden = wanted !== "" && !row.textContent.toLowerCase().includes(wanted);
+      shown += !row.hidden;
+    }
+    if (count) count.textContent = wanted ? `${shown} of ${whole}` : whole;
+  });
+}
+
+function prepare(root) {
+  localise(root);
+  root.querySelectorAll("table[data-sort]").forEach(sortable);
+  root.querySelectorAll("[data-filter]").forEach(filterable);
+  root.querySelectorAll("[data-print]").forEach((button) => button.addEventListener("click", () => print()));
+  root.querySelectorAll("form[data-fragment]").forEach((form) => form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    inject(form);
+  }));
+}
+
+async function load(address) {
+  const response = await fetch(address, { headers: { accept: "text/html" } });
+  if (!response.ok) throw new Error(`${response.status}`);
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+async function inject(form) {
+  const button = form.querySelector("button");
+  const words = button.textContent;
+  button.textContent = "Working …";
+  button.setAttribute("aria-disabled", "true");
+  const address = new URL(location.href);
+  for (const [name, value] of new FormData(form)) address.searchParams.set(name, value);
+  try {
+    const target = document.getElementById(form.dataset.fragment);
+    const found = (await load(address)).getElementById(form.dataset.fragment);
+    target.replaceChildren(...found.childNodes);
+    prepare(target);
+    target.querySelector("form button")?.focus();
+    say(target.querySelector("[role=status] strong")?.textContent ?? "");
+  } catch (error) {
+    button.textContent = `${words} (failed: ${error.message})`;
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+export function say(words) {
+  document.getElementById("said").textContent = words;
+}
+
+// Live: an event says that something changed; the parts that show it are asked for again, at most once a second.
+const REFRESH_MS = 1000;
+let waiting = null;
+
+function refreshSoon() {
+  waiting ??= setTimeout(async () => {
+    try { await refresh(); } catch { /* the next event tries again */ }
+    waiting = null;
+  }, REFRESH_MS);
+}
+
+async function refresh() {
+  const fresh = await load(location.href);
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const found = fresh.getElementById(part.id);
+    if (!found) { location.reload(); return; }
+    const held = part.contains(document.activeElement) ? document.activeElement : null;
+    const key = held?.getAttribute("href");
+    const sorted = part.querySelector("th[aria-sort]");
+    const scrolled = part.querySelector(".scroll")?.scrollTop;
+    part.replaceChildren(...found.childNodes);
+    prepare(part);
+    if (sorted) sort(part.querySelector("table"), sorted.cellIndex, sorted.getAttribute("aria-sort"));
+    if (scrolled) part.querySelector(".scroll").scrollTop = scrolled;
+    if (key) part.querySelector(`a[href="${CSS.escape(key)}"]`)?.focus();
+  }
+  // What the page gained, like an interval's clearing, comes with the whole page.
+  if (fresh.querySelectorAll("main > section").length !== document.querySelectorAll("main > section").length) location.reload();
+  document.dispatchEvent(new CustomEvent("refreshed"));
+}
+
+function listen(market, part) {
+  const source = new EventSource(`/api/v1/feeders/${market}/events`);
+  source.addEventListener("interval", (event) => {
+    const content = JSON.parse(event.data);
+    if (part.dataset.start && Number(part.dataset.start) !== content.interval_start) return;
+    if (["CLEARED", "SUSPENDED"].includes(content.state)) say(`Interval ${local(content.interval_start)} ${content.state.toLowerCase()}`);
+    refreshSoon();
+  });
+  source.addEventListener("reload", () => location.reload());
+}
+
+setInterval(() => {
+  const age = document.querySelector("[data-age]");
+  if (!age) return;
+  age.dataset.age = Number(age.dataset.age) + 1;
+  const seconds = Number(age.dataset.age);
+  age.textContent = seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}, 1000);
+
+prepare(document);
+const live = document.querySelector("[data-live]");
+if (live && !new URLSearchParams(location.search).has("day")) listen(document.body.dataset.market, live);

@@ -1,0 +1,327 @@
+"""What a market's database holds, as flat tables: one definition for API, exports and data frames.
+
+Times are Unix seconds, energies Wh, prices µEUR/kWh, ledger money nEUR, chain money µEUR. A table with a time is
+read between ``since`` (included) and ``until`` (left out).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+Type = Literal["integer", "number", "text"]
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: Type
+    says: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """``select`` has the parameters ``:since`` and ``:until`` where the table is ``timed``."""
+
+    name: str
+    says: str
+    columns: Sequence[Column]
+    select: str
+    timed: bool = True
+
+    def rows(
+        self, connection: Connection, since: int, until: int, limit: int = -1, offset: int = 0
+    ) -> list[tuple[Any, ...]]:
+        """Rows in a fixed order; ``limit`` −1 is all of them."""
+        found = connection.exec_driver_sql(
+            f"{self.select} LIMIT :limit OFFSET :offset",
+            {"since": since, "until": until, "limit": limit, "offset": offset},
+        )
+        return [tuple(row) for row in found]
+
+
+def _int(name: str, says: str, optional: bool = False) -> Column:
+    return Column(name, "integer", says, optional)
+
+
+def _number(name: str, says: str, optional: bool = False) -> Column:
+    return Column(name, "number", says, optional)
+
+
+def _text(name: str, says: str, optional: bool = False) -> Column:
+    return Column(name, "text", says, optional)
+
+
+_START = _int("interval_start", "start of the interval, Unix seconds")
+_METER = _text("meter", "address of the meter's key")
+_BETWEEN = "interval_start >= :since AND interval_start < :until"
+
+
+def _in_record(member: str, fields: str, order: str) -> str:
+    """Rows of a list inside the clearing record."""
+    return (
+        f"SELECT interval_start, {fields} FROM clearing, json_each(record, '$.{member}') AS item"
+        f" WHERE {_BETWEEN} ORDER BY interval_start, {order}"
+    )
+
+
+def _member(name: str) -> str:
+    return f"json_extract(item.value, '$.{name}')"
+
+
+_ALL = (
+    Table(
+        "intervals",
+        "Intervals with their state and what they came to.",
+        (
+            _START,
+            _int("minutes", "length, minutes"),
+            _int("opens_at", "gate opening, Unix seconds"),
+            _int("closes_at", "gate closure, Unix seconds"),
+            _text("state", "OPEN, CLOSED, CLEARED, SUSPENDED, METERED, SETTLED, FINAL or DISPUTED"),
+            _int("incomplete", "meters without readings yet"),
+            _int("revision", "adjustments so far"),
+            _number("welfare_eur", "welfare of the clearing, EUR", True),
+            _int("import_wh", "bought from the retailer, Wh", True),
+            _int("export_wh", "sold to the retailer, Wh", True),
+            _int("losses_wh", "losses, Wh", True),
+            _int("violations", "limits that the schedule breaks", True),
+            _int("metered_violations", "limits that the metered energy broke", True),
+            _text("root", "hash of the record, hex", True),
+        ),
+        "SELECT interval_start, minutes, opens_at, closes_at, state, incomplete, revision,"
+        " json_extract(record, '$.welfare_eur'), json_extract(record, '$.import_wh'),"
+        " json_extract(record, '$.export_wh'), json_extract(record, '$.losses_wh'),"
+        " json_extract(record, '$.ac.violations'), json_extract(delivered, '$.violations'), root"
+        f" FROM interval LEFT JOIN clearing USING (interval_start) WHERE {_BETWEEN} ORDER BY interval_start",
+    ),
+    Table(
+        "transitions",
+        "Every change of state of every interval.",
+        (
+            _START,
+            _int("number", "0 for the first"),
+            _text("state", "the new state"),
+            _int("at", "on the market's clock, Unix seconds"),
+            _text("reason", "why, where there is something to say"),
+        ),
+        "SELECT interval_start, number, state, at, reason FROM transition"
+        f" WHERE {_BETWEEN} ORDER BY interval_start, number",
+    ),
+    Table(
+        "fills",
+        "What orders got.",
+        (
+            _START,
+            _text("order_id", "the meter and the step's index"),
+            _int("energy_wh", "Wh"),
+            _int("price", "paid or earned, fees included, µEUR/kWh"),
+        ),
+        _in_record("fills", f"{_member('order_id')}, {_member('energy_wh')}, {_member('price')}", "item.id"),
+    ),
+    Table(
+        "trades",
+        "Energy from sellers to buyers.",
+        (
+            _START,
+            _text("buy", "buyer: order, firm:<connection point>, retailer or network"),
+            _text("sell", "seller, named likewise"),
+            _int("energy_wh", "Wh"),
+            _int("buy_price", "µEUR/kWh"),
+            _int("sell_price", "µEUR/kWh"),
+        ),
+        _in_record(
+            "trades",
+            ", ".join(_member(name) for name in ("buy", "sell", "energy_wh", "buy_price", "sell_price")),
+            "item.id",
+        ),
+    ),
+    Table(
+        "prices",
+        "The price of every bus (DLMP) and its parts, which add up to it.",
+        (
+            _START,
+            _int("bus", "index of the bus"),
+            _int("price", "µEUR/kWh"),
+            _int("energy", "µEUR/kWh"),
+            _int("losses", "µEUR/kWh"),
+            _int("congestion", "µEUR/kWh"),
+            _int("voltage", "µEUR/kWh"),
+            _int("price_q", "of reactive energy, µEUR/kvarh"),
+        ),
+        _in_record(
+            "prices",
+            ", ".join(
+                _member(name)
+                for name in ("bus", "price", "energy", "losses", "congestion", "voltage", "price_q")
+            ),
+            "item.id",
+        ),
+    ),
+    Table(
+        "binding",
+        "Limits that bound, with their shadow prices.",
+        (
+            _START,
+            _text("element", "line, transformer or bus"),
+            _text("side", "end of a branch", True),
+            _text("kind", "current, v_min or v_max"),
+            _number("loading_percent", "of a current", True),
+            _number("v_pu", "of a voltage", True),
+            _number("shadow_price", "EUR/MWh of rated power; EUR/h per 0.01 pu of voltage"),
+        ),
+        _in_record(
+            "binding",
+            ", ".join(
+                _member(name)
+                for name in (
+                    "element",
+                    "side",
+                    "kind",
+                    "loading_percent",
+                    "v_pu",
+                    "shadow_price_eur_per_mwh",
+                )
+            ),
+            "item.id",
+        ),
+    ),
+    Table(
+        "orders",
+        "Accepted versions of orders, as signed.",
+        (
+            _START,
+            _METER,
+            _int("version", "the highest one counts"),
+            _int("received_at", "on the market's clock, Unix seconds"),
+            _text("body", "the signed message, JSON"),
+        ),
+        f"SELECT interval_start, meter, version, received_at, body FROM orders WHERE {_BETWEEN}"
+        " ORDER BY interval_start, meter, version",
+    ),
+    Table(
+        "awards",
+        "What each meter was awarded.",
+        (
+            _START,
+            _METER,
+            _int("net_wh", "into the grid, Wh"),
+            _int("amount_neur", "earned, nEUR"),
+            _text("body", "the signed message, JSON"),
+        ),
+        f"SELECT interval_start, meter, net_wh, amount_neur, body FROM award WHERE {_BETWEEN}"
+        " ORDER BY interval_start, meter",
+    ),
+    Table(
+        "readings",
+        "Cumulative registers as meters sent them; times are those of the reading.",
+        (
+            _METER,
+            _int("epoch", "changes with a reset or replacement"),
+            _int("seq", "number of the reading"),
+            _int("taken_at", "Unix seconds"),
+            _int("import_wh", "register, Wh"),
+            _int("export_wh", "register, Wh"),
+            _int("power_w", "at that moment, W"),
+            _int("quality", "0 is measured"),
+            _int("received_at", "on the market's clock, Unix seconds"),
+        ),
+        "SELECT meter, epoch, seq, taken_at, import_wh, export_wh, power_w, quality, received_at FROM reading"
+        " WHERE taken_at >= :since AND taken_at < :until ORDER BY taken_at, meter, epoch, seq",
+    ),
+    Table(
+        "metered",
+        "Energy of each interval by meter, every revision.",
+        (
+            _START,
+            _int("revision", "the highest one counts"),
+            _METER,
+            _int("import_wh", "Wh", True),
+            _int("export_wh", "Wh", True),
+            _text("flag", "measured, interpolated, estimated or missing"),
+        ),
+        f"SELECT interval_start, revision, meter, import_wh, export_wh, flag FROM metered WHERE {_BETWEEN}"
+        " ORDER BY interval_start, revision, meter",
+    ),
+    Table(
+        "postings",
+        "The ledger: each interval's postings sum to zero.",
+        (
+            _START,
+            _int("revision", "0 is the settlement, above are adjustments"),
+            _text("account", "household:<meter>, retailer, network, imbalance or rounding"),
+            _text("kind", "what it is for"),
+            _int("amount_neur", "earned, nEUR"),
+            _int("energy_wh", "into the grid or sold, Wh"),
+            _int("batch", "the batch that brings it to the chain"),
+        ),
+        f"SELECT interval_start, revision, account, kind, amount_neur, energy_wh, batch FROM posting"
+        f" WHERE {_BETWEEN} ORDER BY interval_start, revision, account, kind",
+    ),
+    Table(
+        "batches",
+        "Settlement batches; times are those of their making.",
+        (
+            _int("sequence", "number of the batch"),
+            _text("state", "PENDING or FINAL"),
+            _int("made_at", "on the market's clock, Unix seconds"),
+            _text("root", "what the chain commits to, hex"),
+            _text("tx_hash", "transaction, hex", True),
+            _int("gas", "gas used", True),
+            _int("positions", "accounts that change"),
+            _int("volume_ueur", "what moves, µEUR"),
+        ),
+        "SELECT sequence, state, made_at, root, tx_hash, gas, COUNT(account),"
+        " COALESCE(SUM(MAX(amount_ueur, 0)), 0) FROM batch LEFT JOIN position USING (sequence)"
+        " WHERE made_at >= :since AND made_at < :until GROUP BY sequence ORDER BY sequence",
+    ),
+    Table(
+        "alarms",
+        "What went wrong with meters' messages; times are those of the last time.",
+        (
+            _text("kind", "contradiction or flood"),
+            _text("subject", "the meter"),
+            _int("first_at", "on the market's clock, Unix seconds"),
+            _int("last_at", "on the market's clock, Unix seconds"),
+            _int("count", "how often"),
+            _text("detail", "of the last one"),
+        ),
+        "SELECT kind, subject, first_at, last_at, count, detail FROM alarm"
+        " WHERE last_at >= :since AND last_at < :until ORDER BY last_at, kind, subject",
+    ),
+    Table(
+        "meters",
+        "Registered meters.",
+        (
+            _METER,
+            _text("owner", "address of the household's wallet"),
+            _text("connection_point", "where it stands"),
+            _int("bus", "index of the bus"),
+            _int("fuse_w", "the most it can draw, W"),
+        ),
+        "SELECT meter, owner, connection_point, bus, fuse_w FROM meter ORDER BY meter",
+        timed=False,
+    ),
+    Table(
+        "accounts",
+        "Accounts in the ledger and on the chain.",
+        (
+            _text("account", "household:<meter>, retailer, network, imbalance or rounding"),
+            _text("address", "its holder on the chain"),
+            _int("deposit_ueur", "µEUR"),
+            _int("ledger_neur", "balance without the deposit, nEUR"),
+            _int("settled_ueur", "brought to the chain, µEUR"),
+        ),
+        "SELECT account, address, deposit_ueur,"
+        " COALESCE((SELECT SUM(amount_neur) FROM posting WHERE posting.account = account.account), 0),"
+        " COALESCE((SELECT SUM(amount_ueur) FROM position WHERE position.account = account.account), 0)"
+        " FROM account ORDER BY account",
+        timed=False,
+    ),
+)
+
+TABLES = {table.name: table for table in _ALL}

@@ -1,0 +1,269 @@
+"""What the console asks of a market's database, beyond whole tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+Rows = list[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    interval_start: int
+    number: int
+    state: str
+    at: int
+    reason: str
+
+
+def _rows(connection: Connection, query: str, parameters: tuple[Any, ...] = ()) -> Rows:
+    return [dict(row) for row in connection.exec_driver_sql(query, parameters).mappings()]
+
+
+def span(connection: Connection) -> tuple[int, int] | None:
+    """The first and the last interval's start; None before the first gate."""
+    row = connection.exec_driver_sql("SELECT MIN(interval_start), MAX(interval_start) FROM interval").one()
+    return None if row[0] is None else (row[0], row[1])
+
+
+def market_now(connection: Connection) -> int | None:
+    """The market's clock when it last wrote a change of state."""
+    moment: int | None = connection.exec_driver_sql(
+        "SELECT MAX(at) FROM transition WHERE interval_start >="
+        " (SELECT MAX(interval_start) FROM interval) - 4 * 3600"
+    ).scalar()
+    return moment
+
+
+def intervals_between(connection: Connection, since: int, until: int) -> Rows:
+    """Intervals with their state and what the AC check of the metered energy said (null before it)."""
+    return _rows(
+        connection,
+        "SELECT interval_start, minutes, opens_at, closes_at, state, tariff, incomplete, revision,"
+        " clearing.interval_start IS NOT NULL AS cleared, delivered"
+        " FROM interval LEFT JOIN clearing USING (interval_start)"
+        " WHERE interval_start >= ? AND interval_start < ? ORDER BY interval_start",
+        (since, until),
+    )
+
+
+def neighbours_of(connection: Connection, start: int) -> tuple[int | None, int | None]:
+    """The intervals before and after one."""
+    before = "SELECT MAX(interval_start) FROM interval WHERE interval_start < ?"
+    after = "SELECT MIN(interval_start) FROM interval WHERE interval_start > ?"
+    return (
+        connection.exec_driver_sql(before, (start,)).scalar(),
+        connection.exec_driver_sql(after, (start,)).scalar(),
+    )
+
+
+def clearing_texts(connection: Connection, starts: Sequence[int]) -> dict[int, tuple[str, str, str]]:
+    """Book, record (JSON) and root by interval, where there is a clearing."""
+    marks = ",".join("?" * len(starts))
+    rows = connection.exec_driver_sql(
+        f"SELECT interval_start, book, record, root FROM clearing WHERE interval_start IN ({marks})",  # noqa: S608
+        tuple(starts),
+    )
+    return {row[0]: (row[1], row[2], row[3]) for row in rows}
+
+
+def transitions_of(connection: Connection, start: int) -> list[Transition]:
+    rows = connection.exec_driver_sql(
+        "SELECT interval_start, number, state, at, reason FROM transition WHERE interval_start = ?"
+        " ORDER BY number",
+        (start,),
+    )
+    return [Transition(*row) for row in rows]
+
+
+def transitions_from(connection: Connection, at: int, since: int, rows_max: int) -> list[Transition]:
+    """Changes of state at ``at`` or later, of intervals from ``since`` on, in the order of the clock."""
+    rows = connection.exec_driver_sql(
+        "SELECT interval_start, number, state, at, reason FROM transition"
+        " WHERE interval_start >= ? AND at >= ? ORDER BY at, interval_start, number LIMIT ?",
+        (since, at, rows_max),
+    )
+    return [Transition(*row) for row in rows]
+
+
+def batches_of_interval(connection: Connection, start: int) -> list[int]:
+    rows = connection.exec_driver_sql(
+        "SELECT DISTINCT batch FROM posting WHERE interval_start = ? ORDER BY batch", (start,)
+    )
+    return list(rows.scalars())
+
+
+def batch(connection: Connection, sequence: int) -> Mapping[str, Any] | None:
+    """A batch with the transactions that carried it."""
+    found = _rows(connection, "SELECT * FROM batch WHERE sequence = ?", (sequence,))
+    return found[0] if found else None
+
+
+def attempts(connection: Connection, tx_hash: str) -> Rows:
+    """All transactions on the nonce of one: what was signed and what was mined."""
+    return _rows(
+        connection,
+        "SELECT number, batch_id, sender, nonce, hash, block, gas_used, succeeded FROM chain_transaction"
+        " WHERE (sender, nonce) = (SELECT sender, nonce FROM chain_transaction WHERE hash = ?) ORDER BY number",
+        (tx_hash,),
+    )
+
+
+def newest_block(connection: Connection) -> int | None:
+    block: int | None = connection.exec_driver_sql("SELECT MAX(block) FROM chain_transaction").scalar()
+    return block
+
+
+def positions(connection: Connection, sequence: int) -> Rows:
+    return _rows(
+        connection,
+        "SELECT account, address, amount_ueur FROM position JOIN account USING (account)"
+        " WHERE sequence = ? ORDER BY amount_ueur, account",
+        (sequence,),
+    )
+
+
+def batch_counts(connection: Connection) -> dict[str, int]:
+    rows = connection.exec_driver_sql("SELECT state, COUNT(*) FROM batch GROUP BY state")
+    return {row[0]: row[1] for row in rows}
+
+
+def awards_of_interval(connection: Connection, start: int) -> Rows:
+    return _rows(
+        connection,
+        "SELECT award.meter, connection_point, bus, net_wh, amount_neur, import_wh, export_wh, flag"
+        " FROM award JOIN meter ON meter.meter = award.meter LEFT JOIN metered ON metered.interval_start = award.interval_start"
+        " AND metered.meter = award.meter AND metered.revision ="
+        " (SELECT MAX(revision) FROM metered WHERE interval_start = award.interval_start)"
+        " WHERE award.interval_start = ? ORDER BY connection_point",
+        (start,),
+    )
+
+
+def meters_over(connection: Connection, since: int, until: int) -> Rows:
+    """Every meter with what was heard of it in a period: readings, flags, deviation of metered from award."""
+    return _rows(
+        connection,
+        "WITH newest AS (SELECT interval_start, MAX(revision) AS revision FROM metered"
+        "  WHERE interval_start >= :since AND interval_start < :until GROUP BY interval_start),"
+        " energy AS (SELECT metered.meter, COUNT(*) AS intervals,"
+        "  SUM(flag = 'missing') AS missing, SUM(flag IN ('estimated', 'interpolated')) AS estimated,"
+        "  SUM(import_wh) AS import_wh, SUM(export_wh) AS export_wh,"
+        "  SUM(ABS(export_wh - import_wh - net_wh)) AS deviation_wh, SUM(ABS(net_wh)) AS awarded_wh"
+        "  FROM newest JOIN metered USING (interval_start, revision)"
+        "  LEFT JOIN award ON award.interval_start = metered.interval_start AND award.meter = metered.meter"
+        "  GROUP BY metered.meter),"
+        " heard AS (SELECT meter, COUNT(*) AS readings, MAX(taken_at) AS last_taken_at, MAX(received_at) AS"
+        "  last_seen_at, MAX(epoch) AS epoch, SUM(quality > 0) AS flagged FROM reading"
+        "  WHERE taken_at >= :since AND taken_at < :until GROUP BY meter),"
+        " gap AS (SELECT meter, COUNT(*) AS refused FROM reading_refused GROUP BY meter),"
+        " bad AS (SELECT subject AS meter, SUM(count) AS alarms FROM alarm GROUP BY subject)"
+        " SELECT meter.meter, connection_point, bus, fuse_w, intervals, missing, estimated, import_wh,"
+        " export_wh, deviation_wh, awarded_wh, readings, last_taken_at, last_seen_at, epoch, flagged,"
+        " COALESCE(refused, 0) AS refused, COALESCE(alarms, 0) AS alarms FROM meter LEFT JOIN energy USING"
+        " (meter) LEFT JOIN heard USING (meter) LEFT JOIN gap USING (meter) LEFT JOIN bad USING (meter)"
+        " ORDER BY connection_point",
+        {"since": since, "until": until},  # type: ignore[arg-type]
+    )
+
+
+def meter(connection: Connection, address: str) -> Mapping[str, Any] | None:
+    found = _rows(connection, "SELECT * FROM meter WHERE meter = ?", (address,))
+    return found[0] if found else None
+
+
+def meter_day(connection: Connection, address: str, since: int, until: int) -> Rows:
+    """One meter interval by interval: order, award, metered energy and what they came to."""
+    return _rows(
+        connection,
+        "SELECT interval.interval_start, interval.state, tariff, award.net_wh, award.amount_neur,"
+        " award.body AS award, orders.body AS order_body, metered.import_wh, metered.export_wh,"
+        " metered.flag, (SELECT SUM(posting.amount_neur) FROM posting WHERE"
+        "  posting.interval_start = interval.interval_start AND account = 'household:' || ?1) AS posted_neur"
+        " FROM interval"
+        " LEFT JOIN award ON award.interval_start = interval.interval_start AND award.meter = ?1"
+        " LEFT JOIN orders ON orders.interval_start = interval.interval_start AND orders.meter = ?1"
+        "  AND version = (SELECT MAX(version) FROM orders AS other WHERE other.meter = ?1"
+        "   AND other.interval_start = interval.interval_start)"
+        " LEFT JOIN metered ON metered.interval_start = interval.interval_start AND metered.meter = ?1"
+        "  AND metered.revision = (SELECT MAX(revision) FROM metered AS other WHERE"
+        "   other.interval_start = interval.interval_start AND other.meter = ?1)"
+        " WHERE interval.interval_start >= ?2 AND interval.interval_start < ?3 ORDER BY 1",
+        (address, since, until),
+    )
+
+
+def readings_of(connection: Connection, address: str, since: int, until: int) -> Rows:
+    return _rows(
+        connection,
+        "SELECT epoch, seq, taken_at, import_wh, export_wh, power_w, quality, received_at FROM reading"
+        " WHERE meter = ? AND taken_at >= ? AND taken_at < ? ORDER BY epoch, seq",
+        (address, since, until),
+    )
+
+
+def postings_by_kind(connection: Connection, account: str, since: int, until: int) -> Rows:
+    return _rows(
+        connection,
+        "SELECT kind, SUM(amount_neur) AS amount_neur, SUM(energy_wh) AS energy_wh FROM posting"
+        " WHERE account = ? AND interval_start >= ? AND interval_start < ? GROUP BY kind ORDER BY kind",
+        (account, since, until),
+    )
+
+
+def account_batches(connection: Connection, account: str, since: int, until: int) -> list[int]:
+    rows = connection.exec_driver_sql(
+        "SELECT DISTINCT batch FROM posting WHERE account = ? AND interval_start >= ? AND interval_start < ?"
+        " ORDER BY batch",
+        (account, since, until),
+    )
+    return list(rows.scalars())
+
+
+def drawn_by_interval(connection: Connection, since: int, until: int) -> dict[int, tuple[int, int]]:
+    """Energy that households drew together, as metered, and what the schedule imported, by interval."""
+    rows = connection.exec_driver_sql(
+        "SELECT interval_start, SUM(MAX(0, metered.import_wh - metered.export_wh)),"
+        " json_extract(record, '$.import_wh') FROM metered JOIN clearing USING (interval_start)"
+        " WHERE interval_start >= ? AND interval_start < ? AND revision ="
+        " (SELECT MAX(revision) FROM metered AS other WHERE other.interval_start = metered.interval_start)"
+        " GROUP BY interval_start",
+        (since, until),
+    )
+    return {row[0]: (row[1] or 0, row[2]) for row in rows}
+
+
+def troubles(connection: Connection, since: int, until: int) -> Rows:
+    """Intervals that are not as they should be: suspended, disputed, incomplete, or limits broken in truth."""
+    return _rows(
+        connection,
+        "SELECT interval_start, state, incomplete, clearing.status,"
+        " json_extract(record, '$.reason') AS reason,"
+        " COALESCE(json_extract(record, '$.ac.violations'), 0) AS scheduled_violations,"
+        " COALESCE(json_extract(delivered, '$.violations'), 0) AS metered_violations,"
+        " json_extract(delivered, '$.loading_max_percent') AS loading_max_percent,"
+        " json_extract(delivered, '$.v_min_pu') AS v_min_pu, json_extract(delivered, '$.v_max_pu') AS v_max_pu"
+        " FROM interval LEFT JOIN clearing USING (interval_start)"
+        " WHERE interval_start >= ? AND interval_start < ? AND (state = 'DISPUTED' OR incomplete > 0"
+        " OR clearing.status = 'SUSPENDED' OR json_extract(record, '$.ac.violations') > 0"
+        " OR json_extract(delivered, '$.violations') > 0) ORDER BY interval_start",
+        (since, until),
+    )
+
+
+def evidence(connection: Connection, rows_max: int) -> Rows:
+    return _rows(
+        connection,
+        "SELECT id, received_at, meter, topic, reason FROM evidence ORDER BY id DESC LIMIT ?",
+        (rows_max,),
+    )
+
+
+def decoded(text: str | None) -> dict[str, Any]:
+    """A JSON document of the database; empty where there is none."""
+    return json.loads(text) if text else {}
