@@ -24,13 +24,15 @@ from market.auction.merit import merit_order
 from market.auction.polish import polish
 from market.auction.rows import LimitKey, Tangent, excess_of, limits_near, one_end_each, tangents
 
-MERIT_ROUNDS_MAX = 4
+MERIT_ROUNDS_MAX = 5
 ROUNDS_MAX = 60
 STEP_LIMIT_FROM_ROUND = 12
 MISMATCH_W_MAX = 1.0
 POLISHABLE_W = 60.0
 POLISHABLE_PU = 1e-3
 """From this near the exact conditions of the optimum are tried."""
+CLOSE_W = 0.02
+"""The merit order, whose rounds cost little, goes on until it is this close."""
 EXCESS_PU_MAX = 1e-6
 """A row that a solution rests on is within this of its AC limit, from either side."""
 DUAL_MIN = 1e-9
@@ -152,12 +154,12 @@ def dispatch(
         feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
-        polishable_w = POLISHABLE_W if round_ == MERIT_ROUNDS_MAX else MISMATCH_W_MAX
-        if abs(mismatch_w) < polishable_w and (
+        last = round_ == MERIT_ROUNDS_MAX
+        if abs(mismatch_w) < (POLISHABLE_W if last else CLOSE_W) and (
             found := _polished(columns, state, (), net_import_kw, round_, network)
         ):
             return found
-        if abs(mismatch_w) < MISMATCH_W_MAX:
+        if last and abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
             return Dispatch(state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible)
         balances.append(_balance_at(columns, state))
