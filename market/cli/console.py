@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from grid.errors import InputError
+from grid.errors import InputError, StoreError
 from market.cli.messages import say
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from market.console.security import Role
+    from meters.lifeline import Child
 
 PORT = 8440
 STREAMS_END_S = 2
+RETRY_S = 0.3
+PATIENCE_S = 120.0
+"""How long a console that a run brings along waits for the run's database."""
 
 
 @click.command("console")
@@ -31,6 +40,7 @@ STREAMS_END_S = 2
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy on this machine's network does TLS.")
 @click.option("--name", "names", multiple=True, help="A host name by which browsers reach it.")
+@click.option("--wait-s", type=float, default=0.0, help="Wait so long for databases that are not there yet.")
 def command(
     databases: tuple[Path, ...],
     host: str,
@@ -41,6 +51,7 @@ def command(
     tls_key: Path | None,
     behind_proxy: bool,
     names: tuple[str, ...],
+    wait_s: float,
 ) -> None:
     """Serve the console over one database or several.
 
@@ -50,7 +61,15 @@ def command(
     if granted is not None:
         click.echo(add_grant(tokens, granted))
         return
-    app = build(databases, host, tokens, tls_cert, tls_key, behind_proxy, names)
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            app = build(databases, host, tokens, tls_cert, tls_key, behind_proxy, names)
+            break
+        except StoreError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(RETRY_S)
     serve(app, host, port, tls_cert, tls_key, behind_proxy)
 
 
@@ -93,7 +112,7 @@ def build(
         raise InputError.single("--host", "", host, reason)
     if not alone and tokens is None:
         raise InputError.single("--tokens", "", None, "is needed where others reach the console")
-    hosts = [*LOOPBACK_HOSTS, *names, *([] if is_loopback(host) or host in ("0.0.0.0", "::") else [host])]  # noqa: S104  compared
+    hosts = [*LOOPBACK_HOSTS, *names, host]
     return create_app(databases, read_grants(tokens), open_reading=alone, secure=secure, hosts=hosts)
 
 
@@ -104,8 +123,8 @@ def serve(
     import uvicorn
 
     class Server(uvicorn.Server):
-        async def startup(self, sockets: list[object] | None = None) -> None:
-            await super().startup(sockets)  # type: ignore[arg-type]
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
             if self.started:
                 found = self.servers[0].sockets[0].getsockname()[1]
                 say(f"console: http{'s' if tls_cert else ''}://{host}:{found}/")
@@ -123,3 +142,34 @@ def serve(
         timeout_graceful_shutdown=STREAMS_END_S,
     )
     Server(config).run()
+
+
+@asynccontextmanager
+async def beside(database: Path) -> AsyncIterator[Child]:
+    """The console of a run as its child process, from before the database is there until the block ends."""
+    from meters.lifeline import Child
+
+    port = free_port()
+    program = "from market.cli.main import main; main()"
+    options = ["--db", str(database), "--port", str(port), "--wait-s", str(PATIENCE_S)]
+    command = [sys.executable, "-c", program, "console", *options]
+    child = await Child.start(command, database.with_name("console.log"))
+    say(f"console: http://127.0.0.1:{port}/")
+    try:
+        yield child
+    finally:
+        await child.stop(2 * STREAMS_END_S)
+
+
+def free_port() -> int:
+    """The console's usual port, or any that is free."""
+    for port in (PORT, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise InputError.single("--port", "", PORT, "is taken, and so is every other")

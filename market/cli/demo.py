@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ SUMMARY = "summary.json"
 @click.option("--seed", type=int, help="Everything drawn, and every key, follows from it.")
 @click.option("--settle-every", metavar="interval|hour|day", help="How often a batch goes on the chain.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; an interrupted run goes on.")
-@click.option("--keep-running", is_flag=True, help="Leave broker, meters and chain running until Ctrl-C.")
+@click.option("--keep-running", is_flag=True, help="Serve the console, and leave all parts up until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON document.")
 def command(
     feeder: str | None,
@@ -101,11 +102,13 @@ async def run_day(
     world: World, folder: Path, watch: Stopwatch, tell: Callable[[Summary], None], keep_running: bool
 ) -> None:
     """Runs the day in ``folder`` to its end, writes summary and report there, and tells the summary."""
+    from market.cli.console import beside
     from market.cli.progress import Bar
-    from market.cli.run import market_day
+    from market.cli.run import DATABASE, market_day
 
+    console = beside(folder / DATABASE) if keep_running else nullcontext()
     with Bar(world.settings.intervals, watch) as bar:
-        async with market_day(world, folder, watch, bar.advance) as running:
+        async with console, market_day(world, folder, watch, bar.advance) as running:
             bar.close()
             tell(conclude(world, folder, running, watch))
             if keep_running:

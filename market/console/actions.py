@@ -18,7 +18,7 @@ from market.service.store.audit import ACKNOWLEDGE, AuditLog
 
 
 def acknowledge(audit: AuditLog, market: Market, visitor: Visitor, subject: str, reason: str) -> None:
-    """Writes into the log that somebody has seen an alarm and why it may rest. Raises 404 for one that is none."""
+    """Writes into the log who has seen an alarm and why it may rest. Raises 404 for one that is none."""
     with market.stored.reading() as connection:
         known = {alarm.subject for alarm in alarms_of(market, connection, {})}
     if subject not in known:

@@ -71,10 +71,10 @@ def alarms_of(
         title = {"contradiction": "Meter contradicts itself", "flood": "Meter floods the market"}[kind]
         words = f"{detail} ({count} times)" if count > 1 else detail
         add(f"{kind}:{subject}:{last}", "alarm", title, words, last, f"/meters/{subject}")
-    for row in TABLES["batches"].rows(connection, 0, now - PENDING_S):
-        if row[1] == "PENDING":
+    for sequence, state, made_at, *_ in TABLES["batches"].rows(connection, 0, now - PENDING_S):
+        if state == "PENDING":
             words = "It is not final after an hour on the market's clock."
-            add(f"batch:{row[0]}", "alarm", f"Batch {row[0]} is waiting", words, row[2], "/settlement")
+            add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")
     found.sort(
         key=lambda alarm: (alarm.seen is not None, alarm.severity != "alarm", -alarm.at, alarm.subject)
     )

@@ -1,7 +1,7 @@
 """Live events: every change of state of an interval, as server-sent events that can be taken up again.
 
-An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from that
-moment on again: some of it twice, nothing never, and an event's content says by itself what it is.
+An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from
+that moment on again: some of it twice, nothing never, and an event's content says by itself what it is.
 """
 
 from __future__ import annotations

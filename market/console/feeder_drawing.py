@@ -1,5 +1,5 @@
-"""The feeder as an SVG whose branches and buses the page colours: on the map where places are known, else as a
-one-line layout that follows from the topology.
+"""The feeder as an SVG whose branches and buses the page colours: on the map where places are known, else as
+a one-line layout that follows from the topology.
 """
 
 from __future__ import annotations

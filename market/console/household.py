@@ -91,7 +91,8 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
     _, _, deposit_ueur, ledger_neur, settled_ueur = accounts[account]
     return Statement(
         lines=[
-            (KINDS.get(row["kind"], row["kind"]), row["energy_wh"], row["amount_neur"]) for row in postings
+            (str(KINDS.get(row["kind"], row["kind"])), row["energy_wh"], row["amount_neur"])
+            for row in postings
         ],
         total_neur=sum(row["amount_neur"] for row in postings),
         retail_neur=retail,
@@ -118,7 +119,7 @@ def reasons(
         raise HTTPException(404, f"there is no clearing of an interval that starts at {start}")
     book, record = clearing.book, clearing.record
     point, meter = about["connection_point"], about["meter"]
-    found = []
+    found: list[tuple[str, Sequence[str]]] = []
     if any(firm.connection_point == point for firm in book.firm or ()):
         found.append(("Firm energy", explain(book, record, market.feeder, f"firm:{point}")))
     for order in book.orders:

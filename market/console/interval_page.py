@@ -58,7 +58,7 @@ def _trades(record: ClearingRecord, points: dict[str, str]) -> list[dict[str, An
             name = row[side]
             meter = name.partition(":")[0] if name.startswith("0x") else bare.get(name.removeprefix("firm:"))
             row[f"{side}_meter"] = meter
-            row[f"{side}_name"] = points[meter] if meter in points else name
+            row[f"{side}_name"] = points.get(meter or "", name)
             row[f"{side}_firm"] = name.startswith("firm:")
         rows.append(row)
     return rows

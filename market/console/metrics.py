@@ -25,8 +25,7 @@ def exposition(markets: Iterable[Market]) -> str:
     samples: dict[str, list[tuple[str, float]]] = {name: [] for name in HELP}
     for market in markets:
         for name, labels, value in _samples(market):
-            labels = ",".join([f'feeder="{market.name}"', *labels])
-            samples[name].append((labels, value))
+            samples[name].append((",".join([f'feeder="{market.name}"', *labels]), value))
     lines = []
     for name, words in HELP.items():
         lines += [f"# HELP {name} {words}", f"# TYPE {name} gauge"]

@@ -68,7 +68,7 @@ class Felt:
 
 
 def felt_limits(market: Market, connection: Connection, since: int, until: int) -> list[Felt]:
-    """Limits that bound in ``[since, until)``, the longest first. A branch that binds at both ends counts once."""
+    """Limits that bound in ``[since, until)``, the longest first; a branch that binds at both ends once."""
     minutes = {line.start: line.minutes for line in market.lines(connection, since, until)}
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for start, element, _side, kind, _loading, _v_pu, shadow in TABLES["binding"].rows(

@@ -166,7 +166,7 @@ def congestion(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> 
         span = known["day"] or (0, 0)
         limits = network.felt_limits(market, connection, *span)
         branches = [limit.element for limit in limits if limit.kind == "current"][:4]
-        curves = network.duration_curves(market, connection, *span, branches)
+        curves = network.duration_curves(market, connection, span[0], span[1], branches)
         lines = market.lines(connection, *span)
     figure = (duration_figure(WIDE, curves), duration_figure(NARROW, curves)) if curves else None
     return page(

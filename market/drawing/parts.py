@@ -17,7 +17,7 @@ PARTS = (
 
 
 def parts_figure(size: Size, prices: Sequence[NodePrice]) -> str:
-    """Parts above zero are stacked upwards, parts below it downwards; the line is the price they add up to."""
+    """Parts above zero are stacked upwards, those below it downwards; the line is their sum, the price."""
     ordered = sorted(prices, key=lambda node: (node.price, node.bus))
     ups = [sum(max(getattr(node, part), 0) for part, _ in PARTS) * CT for node in ordered]
     downs = [sum(min(getattr(node, part), 0) for part, _ in PARTS) * CT for node in ordered]

@@ -1,4 +1,4 @@
-"""The console's own database: who did what and why. Rows are only ever added; the database refuses the rest."""
+"""The console's own database: who did what and why. Rows are only added; the database refuses the rest."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a market's database holds, as flat tables: one definition for API, exports and data frames.
 
-Times are Unix seconds, energies Wh, prices µEUR/kWh, ledger money nEUR, chain money µEUR. A table with a time is
-read between ``since`` (included) and ``until`` (left out).
+Times are Unix seconds, energies Wh, prices µEUR/kWh, ledger money nEUR, chain money µEUR. A table with a time
+is read between ``since`` (included) and ``until`` (left out).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection
+
+# ruff: noqa: S608  the queries are put together from this file's own words
 
 Type = Literal["integer", "number", "text"]
 

@@ -109,7 +109,8 @@ def attempts(connection: Connection, tx_hash: str) -> Rows:
     return _rows(
         connection,
         "SELECT number, batch_id, sender, nonce, hash, block, gas_used, succeeded FROM chain_transaction"
-        " WHERE (sender, nonce) = (SELECT sender, nonce FROM chain_transaction WHERE hash = ?) ORDER BY number",
+        " WHERE (sender, nonce) = (SELECT sender, nonce FROM chain_transaction WHERE hash = ?)"
+        " ORDER BY number",
         (tx_hash,),
     )
 
@@ -137,7 +138,8 @@ def awards_of_interval(connection: Connection, start: int) -> Rows:
     return _rows(
         connection,
         "SELECT award.meter, connection_point, bus, net_wh, amount_neur, import_wh, export_wh, flag"
-        " FROM award JOIN meter ON meter.meter = award.meter LEFT JOIN metered ON metered.interval_start = award.interval_start"
+        " FROM award JOIN meter ON meter.meter = award.meter LEFT JOIN metered"
+        " ON metered.interval_start = award.interval_start"
         " AND metered.meter = award.meter AND metered.revision ="
         " (SELECT MAX(revision) FROM metered WHERE interval_start = award.interval_start)"
         " WHERE award.interval_start = ? ORDER BY connection_point",
@@ -239,7 +241,7 @@ def drawn_by_interval(connection: Connection, since: int, until: int) -> dict[in
 
 
 def troubles(connection: Connection, since: int, until: int) -> Rows:
-    """Intervals that are not as they should be: suspended, disputed, incomplete, or limits broken in truth."""
+    """Intervals that are not as they should be: suspended, disputed, incomplete, limits broken."""
     return _rows(
         connection,
         "SELECT interval_start, state, incomplete, clearing.status,"
@@ -247,7 +249,8 @@ def troubles(connection: Connection, since: int, until: int) -> Rows:
         " COALESCE(json_extract(record, '$.ac.violations'), 0) AS scheduled_violations,"
         " COALESCE(json_extract(delivered, '$.violations'), 0) AS metered_violations,"
         " json_extract(delivered, '$.loading_max_percent') AS loading_max_percent,"
-        " json_extract(delivered, '$.v_min_pu') AS v_min_pu, json_extract(delivered, '$.v_max_pu') AS v_max_pu"
+        " json_extract(delivered, '$.v_min_pu') AS v_min_pu,"
+        " json_extract(delivered, '$.v_max_pu') AS v_max_pu"
         " FROM interval LEFT JOIN clearing USING (interval_start)"
         " WHERE interval_start >= ? AND interval_start < ? AND (state = 'DISPUTED' OR incomplete > 0"
         " OR clearing.status = 'SUSPENDED' OR json_extract(record, '$.ac.violations') > 0"
