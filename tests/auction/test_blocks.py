@@ -12,6 +12,8 @@ import pytest
 from market.auction.book import Book
 from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
+from market.verify.report import Subject
+from market.verify.verify import verify
 from tests.auction.books import book_of, order, random_orders, violations_by_pandapower
 from tests.auction.nets import KINDS, feeder_of, fresh_net
 
@@ -57,6 +59,13 @@ def assert_minima_kept_without_loss(book: Book, record: ClearingRecord) -> None:
             assert (gain > 0) == (item.id in record.paradoxically_rejected)
 
 
+def failed_checks(book: Book, record: ClearingRecord, name: str) -> list[str]:
+    """What ``peergrid verify`` finds wrong in what minima touch."""
+    report = verify(record, book, fresh_net(name), feeder_of(name).sha256)
+    subjects: tuple[Subject, ...] = ("format", "order limits", "ties", "balance", "AC feasibility")
+    return [check.says for subject in subjects for check in report.of(subject) if not check.ok]
+
+
 @pytest.mark.parametrize("name", ["rural1", "rural3", "cigre_lv", "oberrhein_two_slacks"])
 @pytest.mark.parametrize("seed", range(2))
 def test_random_books_keep_minima_limits_and_individual_rationality(name: str, seed: int) -> None:
@@ -65,6 +74,7 @@ def test_random_books_keep_minima_limits_and_individual_rationality(name: str, s
     assert_minima_kept_without_loss(book, record)
     assert record.ac.stale_rows == 0
     assert violations_by_pandapower(fresh_net(name), feeder_of(name), book, record) == []
+    assert failed_checks(book, record, name) == []
     free = clear_book(without_minima, feeder_of(name))
     assert record.welfare_eur <= free.welfare_eur + 2e-3, "minima can only cost, but for the rounding"
     bare = [item.model_dump() for item in book.orders if not item.min_fill_percent]
@@ -80,6 +90,7 @@ def test_many_random_books_keep_minima_limits_and_individual_rationality(name: s
         record = clear_book(book, feeder_of(name))
         assert_minima_kept_without_loss(book, record)
         assert violations_by_pandapower(fresh_net(name), feeder_of(name), book, record) == []
+        assert failed_checks(book, record, name) == []
 
 
 def test_fill_or_kill_is_all_or_nothing() -> None:
@@ -142,6 +153,8 @@ def test_books_without_a_minimum_never_touch_this_path() -> None:
 import sys
 from grid.catalogue import open_feeder
 from market.auction.clearing import clear_book
+from market.verify.report import Subject
+from market.verify.verify import verify
 from tests.auction.books import book_of, order
 feeder = open_feeder("simbench:1-LV-rural1--2-sw")
 clear_book(book_of([order("a", "ask", 7, 900, 100_000)], firm=[]), feeder)

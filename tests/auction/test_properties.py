@@ -89,16 +89,6 @@ def price_at(book: Book, record: ClearingRecord) -> dict[str, float]:
     return at
 
 
-def price_tolerance(book: Book, limit: int) -> float:
-    """How loose the search's own tolerances (1 W, 1e-6 pu) leave a price, µEUR/kWh.
-
-    Between orders of different tan φ a current limit is curved: there the slopes that the optimum rests on
-    may be half a percent away from those at its own operating point.
-    """
-    curved = any(item.tan_phi for item in book.orders)
-    return 3 + 1e-4 * abs(limit) + (400 if curved else 0)
-
-
 @many
 @given(books())
 def test_energy_balances_and_everyone_gets_what_the_price_says(
@@ -117,7 +107,8 @@ def test_energy_balances_and_everyone_gets_what_the_price_says(
         injected_wh += sign * got
         limit = item.limit_price - (book.tariff.local_fee if item.side == "bid" else 0)
         gain = sign * (at[item.id] - limit)
-        tolerance = price_tolerance(book, limit)
+        # Whole prices, whole Wh, and what linear programs leave open where Newton's last step found no hold.
+        tolerance = 8 + 1e-4 * abs(limit)
         assert got == item.energy_wh or gain <= tolerance, f"{item.id} was left out at a gain of {gain}"
         assert got == 0 or gain >= -tolerance, f"{item.id} was taken at a loss of {-gain}"
     assert record.import_wh - record.export_wh + injected_wh == record.losses_wh
