@@ -84,6 +84,13 @@ class BlockProgram(ReferenceProgram):
         self._least_kw = least_kw
         self._blocks = np.flatnonzero((least_kw > 0) & (columns.group_kw > 0)).tolist()
 
+    def bound(self, lower: Floats, upper: Floats) -> None:
+        """Step limits; where they leave no room for an order's minimum it is free, or not taken at all."""
+        short = (self._least_kw > 0) & (upper < self._least_kw)
+        super().bound(
+            np.where(short, 0.0, lower), np.where(short & (lower > 0), self._columns.group_kw, upper)
+        )
+
     def solve(self, predicted: Floats | None) -> LpSolution:
         """The best choice of orders at which none that is taken loses money, with prices that show it."""
         rejected: set[int] = set()
@@ -109,6 +116,7 @@ class BlockProgram(ReferenceProgram):
         model.taken = pyo.Var(model.blocks, domain=pyo.Binary)
         for g in rejected:
             model.taken[g].fix(0)
+            model.x[g].setlb(0.0)
 
         def least(model: Any, g: int) -> Any:
             return float(self._least_kw[g]) * model.taken[g] <= model.x[g]

@@ -62,7 +62,8 @@ class _Supply:
         left = np.maximum(after - 1, 0)
         right = np.minimum(after, len(self._key) - 1)
         inside = ~below & ~beyond
-        width = np.where(inside, self._price[right] - self._price[left], 1.0)
+        apart = self._price[right] - self._price[left]
+        width = np.where(inside & (apart > 0), apart, 1.0)  # groups may differ in more than their price
         slope = np.where(inside, (self._up_to[right] - self._up_to[left]) / width, 0.0)
         offset = price - self._price[left]
         reached = np.where(below, 0.0, np.where(beyond, self._total, self._up_to[left] + slope * offset))
