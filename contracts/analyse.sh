@@ -30,6 +30,8 @@ cp -r src foundry.toml solc.mjs $reviewed
 ln -s "$PWD/node_modules" $reviewed/node_modules
 $venv/bin/slither $reviewed --filter-paths node_modules --exclude timestamp,assembly --fail-pedantic
 
+# halmos needs syntax trees, which forge leaves out of what it compiled before.
+rm -rf build/forge build/forge-cache
 $venv/bin/halmos --function check_ --forge-build-out build/forge --solver-timeout-assertion 60000
 
 FORGE_SNAPSHOT_EMIT=false forge coverage --ir-minimum --report lcov --report-file build/lcov.info > build/coverage.log

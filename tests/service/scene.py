@@ -118,13 +118,14 @@ def settler_on(
     of: MarketSettings,
     block_clock: SimulatedClock,
     gift_ueur: Mapping[str, int],
+    withdrawal_delay_s: int,
 ) -> ContractSettler:
     journal = StoreJournal(store)
     operator = Sender(chain, signer("deployer"), journal)
     terms = EscrowTerms(
         name="Peergrid test",
         symbol="PGT",
-        withdrawal_delay_s=86_400,
+        withdrawal_delay_s=withdrawal_delay_s,
         position_debit_max=10**9,
         window_debit_max=10**12,
         window_s=86400,
@@ -148,6 +149,7 @@ async def market(
     progress: Callable[[Progress], None] = lambda _: None,
     clear: Callable[[Book], ClearingRecord] | None = None,
     gift_ueur: Mapping[str, int] | None = None,
+    withdrawal_delay_s: int = 86_400,
 ) -> AsyncIterator[Engine]:
     """A market whose state is in ``folder``."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
@@ -155,7 +157,7 @@ async def market(
         funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
         chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
         try:
-            settler = settler_on(chain, store, of, block_clock, gift_ueur or {})
+            settler = settler_on(chain, store, of, block_clock, gift_ueur or {}, withdrawal_delay_s)
             async with Gateway(
                 settings=of,
                 members=MEMBERS,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.chain import ContractRevertError
 from contracts.journal import SqliteJournal
 from contracts.sender import Sender
 from grid.errors import LedgerError, SolverError, StoreError
@@ -240,6 +241,50 @@ async def test_who_withdraws_its_credit_pays_what_it_owes_and_orders_no_more(
     }
     # Its order for the next interval may be in already; after that none is accepted.
     assert {4, 5} <= refused <= {3, 4, 5}
+
+
+async def test_a_batch_that_nobody_can_pay_stops_the_orders_and_waits_for_a_guarantee(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """A delay that is too short lets a household take its money before its last energy is billed."""
+    owner = signer("owner:load:0")
+    journal = SqliteJournal(tmp_path / "owner.sqlite")
+    meters = Meters(broker.port)
+
+    def leave(progress: Progress) -> None:
+        if progress.index == 1 and progress.stage == "clear":
+            held = contracts.balances([owner.address])[owner.address]
+            contracts.announce_withdrawal(Sender(chain, owner, journal), "leave", held)
+
+    living = asyncio.create_task(meters.run())
+    opened = []
+    try:
+        for progress in (leave, lambda _: None):
+            async with market(
+                tmp_path, broker.port, settings(INTERVALS), progress, withdrawal_delay_s=1800
+            ) as engine:
+                contracts = engine._settler._contracts
+                chain = contracts._chain
+                with pytest.raises(
+                    ContractRevertError, match=r"GuaranteeExhausted\(account=" + owner.address
+                ):
+                    await engine.run()
+            opened.append(len(state_of(tmp_path)["interval"]))
+        assert opened[0] == opened[1] < INTERVALS, f"gates open while the batch waits: {opened}"
+        assert dict(state_of(tmp_path)["batch"])["PENDING"] == 0
+
+        async with market(tmp_path, broker.port, settings(INTERVALS), withdrawal_delay_s=1800) as engine:
+            contracts = engine._settler._contracts
+            operator = Sender(contracts._chain, signer("deployer"), journal)
+            contracts.mint(operator, "mint", operator.address, 5_000_000)
+            contracts.deposit_guarantee(operator, "guarantee", 5_000_000)
+            await engine.run()
+            debts = contracts.debts([owner.address])
+            assert contracts.guarantee() == 5_000_000 - debts[owner.address]
+    finally:
+        living.cancel()
+        journal.disconnect()
+    assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
 
 
 async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(
