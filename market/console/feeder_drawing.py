@@ -54,15 +54,15 @@ def drawing(feeder: Feeder, places: bool) -> Drawing:
     points = _places(feeder) if places else layout(topology)
     xs, ys = [x for x, _ in points], [y for _, y in points]
     span_x, span_y = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
+    width = WIDTH
     if places:
         factor = min((WIDTH - 2 * MARGIN) / span_x, (HEIGHT_MAX - 2 * MARGIN) / span_y)
         factor_x = factor_y = factor
-        height = round(span_y * factor) + 2 * MARGIN
+        width, height = round(span_x * factor) + 2 * MARGIN, round(span_y * factor) + 2 * MARGIN
     else:
         height = 460
         factor_x, factor_y = (WIDTH - 2 * MARGIN) / span_x, (height - 2 * MARGIN) / span_y
-    left = (WIDTH - span_x * factor_x) / 2
-    at = [(left + (x - min(xs)) * factor_x, MARGIN + (y - min(ys)) * factor_y) for x, y in points]
+    at = [(MARGIN + (x - min(xs)) * factor_x, MARGIN + (y - min(ys)) * factor_y) for x, y in points]
     marks = []
     for index, (start, end, name) in enumerate(topology.branches):
         (x1, y1), (x2, y2) = at[start], at[end]
@@ -85,7 +85,7 @@ def drawing(feeder: Feeder, places: bool) -> Drawing:
             shape = f'<circle cx="{number(x)}" cy="{number(y)}" r="5.5"/>'
             marks.append(_element("bus", node, name, shape))
     svg = (
-        f'<svg id="feeder" viewBox="0 0 {WIDTH} {height}" role="group" aria-label="Drawing of the feeder">'
+        f'<svg id="feeder" viewBox="0 0 {width} {height}" role="group" aria-label="Drawing of the feeder">'
         + "".join(marks)
         + "</svg>"
     )

@@ -46,6 +46,7 @@ def parts_figure(size: Size, prices: Sequence[NodePrice]) -> str:
                 up += value
             else:
                 down += value
+    plot.x_axis([])
     corners = [(index + end, node.price * CT) for index, node in enumerate(ordered) for end in (0, 1)]
     plot.line(corners, "total")
     plot.level(0, "axis")

@@ -3,7 +3,8 @@
 const SHAPES = {
   time: { hour: "2-digit", minute: "2-digit", hour12: false },
   full: { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hour12: false },
-  day: { weekday: "short", year: "numeric", month: "short", day: "numeric" },
+  // A market's day is a UTC day: its name must not change with the browser's place.
+  day: { weekday: "short", year: "numeric", month: "short", day: "numeric", timeZone: "UTC" },
 };
 const FORMATS = Object.fromEntries(Object.entries(SHAPES).map(([shape, options]) =>
   [shape, new Intl.DateTimeFormat(shape === "day" ? navigator.language : "sv-SE", options)]));
@@ -12,9 +13,7 @@ export const local = (seconds, shape = "time") => FORMATS[shape].format(new Date
 
 function localise(root) {
   for (const element of root.querySelectorAll("time[data-shape]:not([data-local])")) {
-    // A market's day is a UTC day: its name must not change with the browser's place.
-    const seconds = Date.parse(element.dateTime) / 1000 + (element.dataset.shape === "day" ? 12 * 3600 : 0);
-    element.textContent = local(seconds, element.dataset.shape);
+    element.textContent = local(Date.parse(element.dateTime) / 1000, element.dataset.shape);
     element.dataset.local = "";
   }
 }
@@ -153,5 +152,6 @@ setInterval(() => {
 }, 1000);
 
 prepare(document);
+document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
 const live = document.querySelector("[data-live]");
 if (live && !new URLSearchParams(location.search).has("day")) listen(document.body.dataset.market, live);

@@ -1,0 +1,275 @@
+"""The pages in a browser: for everybody, in light and dark, by keyboard, on a telephone, light to load."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from market.console.market import Market
+from tests.cli.conftest import start_process
+from tests.console.conftest import Console
+from tests.console.test_live import dispute
+
+playwright = pytest.importorskip("playwright.sync_api")
+pytestmark = pytest.mark.needs("chromium")
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+FIRST_PAGE_BYTES_MAX = 90 * 1024
+WIDE, NARROW = {"width": 1240, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Tabs that fail the test when a page logs an error or asks another host."""
+    opened = []
+    complaints: list[str] = []
+
+    def make(**options: Any) -> Any:
+        context = browser.new_context(**{"viewport": WIDE, "timezone_id": "Europe/Berlin", **options})
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: None if "//127.0.0.1:" in asked.url else complaints.append(f"asked {asked.url}"),
+        )
+        opened.append(context)
+        return page
+
+    yield make
+    for context in opened:
+        context.close()
+    assert not complaints
+
+
+def addresses(console: Console) -> list[str]:
+    start = console.ask("SELECT MAX(interval_start) FROM clearing")[0][0]
+    meter = console.ask("SELECT meter FROM meter ORDER BY connection_point")[0][0]
+    return [
+        "",
+        f"/intervals/{start}?verify=1",
+        "/network",
+        "/network?layout=line",
+        "/congestion",
+        "/meters",
+        f"/meters/{meter}",
+        f"/households/{meter}?day={start}&why={start}",
+        "/settlement",
+        "/settlement/0",
+        "/alarms",
+        "/data",
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_an_accessibility_violation(
+    console: Console, tab: Callable[..., Any], scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = tab(color_scheme=scheme)
+    found = {}
+    for address in (*addresses(console), "/../../sign-in"):
+        page.goto(console.page + address)
+        if "/network" in address:
+            page.wait_for_selector("#network[data-ready]")
+        result = axe.run(page)
+        for violation in result.response["violations"]:
+            nodes = [node["html"][:200] for node in violation["nodes"][:3]]
+            found[address, violation["id"]] = nodes
+    assert not found
+
+
+def test_no_page_is_wider_than_a_telephone(console: Console, tab: Callable[..., Any]) -> None:
+    page = tab(viewport=NARROW)
+    for address in addresses(console):
+        page.goto(console.page + address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"], address
+
+
+def test_the_first_page_is_light(console: Console, tab: Callable[..., Any]) -> None:
+    sizes: list[int] = []
+    page = tab()
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.goto(console.page, wait_until="load")
+    page.wait_for_selector("#chart-prices canvas")
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert 4 <= len(sizes) <= 12
+    assert sum(sizes) <= FIRST_PAGE_BYTES_MAX
+    assert paint < 3000  # ms; a second on an idle machine
+
+
+def test_from_the_overview_to_a_verified_interval_by_keyboard_alone(
+    console: Console, tab: Callable[..., Any]
+) -> None:
+    page = tab()
+    page.goto(console.page)
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#intervals tbody') !== null"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/intervals/\d+$"))
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == "Verify this interval":
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".report.good", timeout=30_000)
+    assert "checks hold" in page.text_content(".report")
+
+
+def test_trades_sort_and_filter(console: Console, tab: Callable[..., Any]) -> None:
+    page = tab()
+    page.goto(console.page + addresses(console)[1])
+    whole = page.locator("#awards tbody tr").count()
+    page.fill("[data-filter=awards]", "load:1")
+    assert 0 < page.locator("#awards tbody tr:visible").count() < whole
+    page.fill("[data-filter=awards]", "")
+    page.click("#awards thead th:nth-child(2) button")
+    shown = page.locator("#awards tbody td:nth-child(2)").all_text_contents()
+    numbers = [int(re.sub(r"\s", "", text).replace("−", "-")) for text in shown]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+def test_the_feeder_page_switches_slides_plays_and_tells(console: Console, tab: Callable[..., Any]) -> None:
+    page = tab()
+    page.goto(f"{console.page}/network")
+    page.wait_for_selector("#network[data-ready]")
+    texts = set()
+    for shown in ("voltage", "loading", "price", "energy"):
+        page.check(f"input[value={shown}]", force=True)
+        texts.add(page.text_content("#scale"))
+    assert len(texts) == 4
+    page.focus("#time")
+    page.keyboard.press("Home")
+    before = page.text_content("#at")
+    page.keyboard.press("ArrowRight")
+    assert page.text_content("#at") != before
+    page.click("#play")
+    page.wait_for_function("document.getElementById('time').value === '4'")
+    page.click("#play")
+    page.focus("svg#feeder g[tabindex='0']")
+    page.keyboard.press("ArrowRight")
+    assert "pu" in page.text_content("#about")
+    assert page.locator("#history svg").count() == 1
+    page.click("details summary")
+    buses = page.locator("g.bus").count() + page.locator("g.branch").count()
+    assert page.locator("#twin tbody tr").count() == buses
+
+
+def test_times_are_local_with_utc_on_hover(console: Console, tab: Callable[..., Any]) -> None:
+    page = tab(timezone_id="Asia/Tokyo")
+    page.goto(console.page)
+    moment = page.locator("#intervals time").first
+    assert "UTC" in moment.get_attribute("title")
+    utc = re.search(r"T(\d\d):(\d\d)", moment.get_attribute("datetime"))
+    assert utc is not None
+    assert moment.text_content() == f"{(int(utc[1]) + 9) % 24:02d}:{utc[2]}"
+
+
+def test_a_change_shows_without_a_reload(fresh_console: Callable[..., Any], tab: Callable[..., Any]) -> None:
+    with fresh_console() as console:
+        now = console.ask("SELECT MAX(at) FROM transition")[0][0]
+        page = tab()
+        with page.expect_response(re.compile("/events$")):
+            page.goto(console.page)
+        page.evaluate("window.untouched = true")
+        time.sleep(1)
+        dispute(console, now + 60)
+        page.wait_for_selector(".state.disputed", timeout=15_000)
+        assert page.evaluate("window.untouched")
+        assert "1 alarm needs you" in page.text_content(".verdict")
+
+
+def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., Any]) -> None:
+    folder = tmp_path / "run"
+    arguments = (
+        "--feeder",
+        "simbench:1-LV-rural1--2-sw",
+        "--intervals",
+        24,
+        "--out",
+        folder,
+        "--keep-running",
+    )
+    demo = start_process("demo", *arguments)
+    try:
+        assert demo.stderr is not None
+        address = None
+        while address is None:
+            line = demo.stderr.readline()
+            assert line, "the demo ended"
+            found = re.search(r"console: (http\S+)", line)
+            address = found[1] if found else None
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(address, follow_redirects=True).status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        page = tab()
+        page.goto(address)
+        page.evaluate("window.untouched = true")
+        if page.locator("#intervals").count():
+            page.wait_for_function(
+                "document.querySelectorAll('#intervals tbody tr').length === 24", timeout=90_000
+            )
+            page.wait_for_function(
+                "document.querySelectorAll('#intervals .state.final').length > 12", timeout=60_000
+            )
+            assert page.evaluate("window.untouched")
+    finally:
+        demo.terminate()
+        demo.communicate(timeout=30)
+
+
+def test_what_is_vendored_is_what_was_pinned() -> None:
+    static = files("market.console") / "static"
+    head = (files("market.console") / "templates" / "overview.html").read_text(encoding="utf-8")
+    pinned = re.findall(r"asset\('(vendor/[^']+)'\) \}\}\" integrity=\"sha384-([^\"]+)\"", head)
+    assert len(pinned) == 2
+    for name, digest in pinned:
+        content = (static / name).read_bytes()
+        assert base64.b64encode(hashlib.sha384(content).digest()).decode() == digest, name
+
+
+def test_an_interval_is_served_fast(run_folder: Path, console: Console) -> None:
+    start = console.ask("SELECT MAX(interval_start) FROM clearing")[0][0]
+    market = Market(run_folder / "market.sqlite")
+    market.close()
+    with console.client() as client:
+        client.get(f"{console.page}/intervals/{start}")
+        began = time.perf_counter()
+        client.get(f"{console.page}/intervals/{start}")
+    assert time.perf_counter() - began < 1.5  # s; 0.3 on an idle machine
