@@ -219,7 +219,7 @@ async def test_no_certificate_an_expired_one_and_another_authoritys_are_refused(
     with pytest.raises(BrokerError, match="no connection"):
         async with Session(HOST, place.port, ME, Inbox(), timeout_s=2):
             pass
-    with pytest.raises(ssl.SSLError, match="(?i)certificate.required"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
         await asyncio.to_thread(_listen_without_certificate, place.port, place.tls(0).ca)
 
 
