@@ -19,6 +19,7 @@ SEARCH_PATH = os.pathsep.join([*FOLDERS, *map(str, FOUNDRY.glob("*/bin"))])
 
 HOW_TO_GET = {
     "mosquitto": "apt-get install mosquitto",
+    "mosquitto_pub": "apt-get install mosquitto-clients",
     "node": "apt-get install nodejs",
     "npm": "apt-get install npm",
     "chromium": "apt-get install chromium",
