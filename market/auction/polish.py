@@ -135,8 +135,10 @@ def polish(
         moved, blocked, energy, duals = _step(linear, kw[groups], cap[groups])
         kw = kw.copy()
         kw[groups] = np.clip(kw[groups] + moved, 0.0, cap[groups])
+        stopped = groups[blocked]
+        kw[stopped] = np.where(kw[stopped] < cap[stopped] / 2, 0.0, cap[stopped])
         marginal = marginal.copy()
-        marginal[groups[blocked]] = False
+        marginal[stopped] = False
         try:
             point = columns.flow.solve(*columns.injections(kw), here.point)
         except PowerFlowError:

@@ -174,7 +174,7 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
     """The prices of a dispatch, with everything linearised at an operating point of (nearly) its awards."""
     feeder = columns.feeder
     by_p, by_q = point.slack_gradient
-    rows = independent(tangents(columns, point, check, found.binding))
+    rows = independent(tangents(columns, point, check, found.binding), at_nodes=True)
     scales = np.array([row.scale for row in rows])
     lowest, highest = _bounds(columns, found.kw)
     delivery = -columns.at_points(by_p, by_q)

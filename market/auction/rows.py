@@ -109,8 +109,10 @@ def tangents(
     return rows
 
 
-def independent(rows: Iterable[Tangent]) -> tuple[Tangent, ...]:
-    """The rows that orders can tell apart: of parallel ones the most exceeded, of those no order moves none.
+def independent(rows: Iterable[Tangent], *, at_nodes: bool = False) -> tuple[Tangent, ...]:
+    """The rows that orders (with ``at_nodes``: injections anywhere) can tell apart.
+
+    Of parallel ones the most exceeded, of those that no order moves none.
 
     Lines in series carry the same current, and so do both ends of one; which of them a price is due to is
     no fact of the market.
@@ -118,10 +120,10 @@ def independent(rows: Iterable[Tangent]) -> tuple[Tangent, ...]:
     kept: list[Tangent] = []
     directions: list[Floats] = []
     for row in sorted(rows, key=lambda row: (-row.excess_pu, row.key)):
-        length = float(np.linalg.norm(row.at_points))
-        if length == 0.0:
+        if not row.at_points.any():
             continue
-        direction = row.at_points / length
+        direction = row.by_p if at_nodes else row.at_points
+        direction = direction / float(np.linalg.norm(direction))
         if all(float(direction @ other) < 1 - PARALLEL_TOLERANCE for other in directions):
             kept.append(row)
             directions.append(direction)

@@ -294,3 +294,17 @@ def test_splitting_an_order_changes_nothing_for_anybody() -> None:
     assert abs(one["b"] - two["b1"] - two["b2"]) <= 1
     assert abs(one["c"] - two["c"]) <= 1
     assert one["a"] == two["a"]
+
+
+def test_different_power_factors_behind_one_full_line_mix_as_its_curved_limit_wants() -> None:
+    orders = [
+        order("o0", "ask", 1, 7243, 0, tan_phi=-0.2),
+        order("o1", "ask", 5, 117, 15_000, tan_phi=0.3),
+        order("o2", "ask", 1, 100, 0),
+        order("o3", "ask", 1, 7101, 0, tan_phi=0.3),
+    ]
+    feeder = open_feeder("simbench:1-LV-rural1--2-sw")
+    record = clear_book(book_of(orders, firm=[], limits={"max_loading_percent": 15}), feeder)
+    filled = {fill.order_id for fill in record.fills}
+    assert {"o0", "o3"} <= filled
+    assert record.welfare_eur == pytest.approx(0.48224, abs=1e-4)
