@@ -13,6 +13,8 @@ from market.service.store import views
 from market.service.store.tables import TABLES
 
 FOREVER = 2**62
+LOOK_BACK_S = 7 * 86_400
+"""Unless a period is asked for: this long before the newest interval."""
 PENDING_S = 3600
 """A batch that is not final after this time on the market's clock is an alarm."""
 ALARMS_MAX = 2000
@@ -34,9 +36,14 @@ class Alarm:
 
 
 def alarms_of(
-    market: Market, connection: Connection, seen: Mapping[str, Mapping[str, Any]], since: int = 0
+    market: Market,
+    connection: Connection,
+    seen: Mapping[str, Mapping[str, Any]],
+    period: tuple[int, int] | None = None,
 ) -> list[Alarm]:
-    """All alarms from ``since`` on, the newest first, those that nobody has seen before the others."""
+    """All alarms of ``[since, until)``, those that nobody has seen before the others, the newest first."""
+    span = views.span(connection)
+    since, until = period or (max(0, span[1] - LOOK_BACK_S) if span else 0, FOREVER)
     found: list[Alarm] = []
 
     def add(subject: str, severity: str, title: str, detail: str, at: int, link: str) -> None:
@@ -44,7 +51,7 @@ def alarms_of(
             Alarm(subject, severity, title, detail, at, f"/f/{market.name}{link}", seen.get(subject))
         )
 
-    for row in views.troubles(connection, since, FOREVER):
+    for row in views.troubles(connection, since, until):
         start = row["interval_start"]
         link = f"/intervals/{start}"
         if row["status"] == "SUSPENDED":
@@ -67,7 +74,7 @@ def alarms_of(
             words = f"{meters} sent no reading yet; settlement is provisional."
             add(f"incomplete:{start}", "notice", "Readings missing", words, start, link)
     now = views.market_now(connection) or 0
-    for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, FOREVER):
+    for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, until):
         title = {"contradiction": "Meter contradicts itself", "flood": "Meter floods the market"}[kind]
         words = f"{detail} ({count} times)" if count > 1 else detail
         add(f"{kind}:{subject}:{last}", "alarm", title, words, last, f"/meters/{subject}")

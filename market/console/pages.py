@@ -69,7 +69,7 @@ def _unseen(
     request: Request, market: Market, connection: Any, day: tuple[int, int] | None
 ) -> list[alarms.Alarm]:
     seen = request.app.state.audit.acknowledged(market.name)
-    found = alarms.alarms_of(market, connection, seen, day[0] if day else 0)
+    found = alarms.alarms_of(market, connection, seen, day)
     return [alarm for alarm in found if alarm.seen is None]
 
 

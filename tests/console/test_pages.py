@@ -68,6 +68,14 @@ def tab(browser: Any) -> Iterator[Callable[..., Any]]:
     assert not complaints
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Polls, as the pages allow no script from a string."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def addresses(console: Console) -> list[str]:
     start = console.ask("SELECT MAX(interval_start) FROM clearing")[0][0]
     meter = console.ask("SELECT meter FROM meter ORDER BY connection_point")[0][0]
@@ -174,7 +182,7 @@ def test_the_feeder_page_switches_slides_plays_and_tells(console: Console, tab: 
     page.keyboard.press("ArrowRight")
     assert page.text_content("#at") != before
     page.click("#play")
-    page.wait_for_function("document.getElementById('time').value === '4'")
+    wait_for(lambda: page.input_value("#time") == "4")
     page.click("#play")
     page.focus("svg#feeder g[tabindex='0']")
     page.keyboard.press("ArrowRight")
@@ -207,6 +215,7 @@ def test_a_change_shows_without_a_reload(fresh_console: Callable[..., Any], tab:
         page.wait_for_selector(".state.disputed", timeout=15_000)
         assert page.evaluate("window.untouched")
         assert "1 alarm needs you" in page.text_content(".verdict")
+        page.context.close()
 
 
 def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., Any]) -> None:
@@ -229,26 +238,23 @@ def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., An
             assert line, "the demo ended"
             found = re.search(r"console: (http\S+)", line)
             address = found[1] if found else None
-        deadline = time.monotonic() + 60
-        while True:
+
+        def listens() -> bool:
             try:
-                if httpx.get(address, follow_redirects=True).status_code == 200:
-                    break
+                return httpx.get(address, follow_redirects=True).status_code == 200
             except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+                return False
+
+        wait_for(listens)
         page = tab()
         page.goto(address)
-        page.evaluate("window.untouched = true")
+        page.wait_for_selector("#intervals, .empty")
         if page.locator("#intervals").count():
-            page.wait_for_function(
-                "document.querySelectorAll('#intervals tbody tr').length === 24", timeout=90_000
-            )
-            page.wait_for_function(
-                "document.querySelectorAll('#intervals .state.final').length > 12", timeout=60_000
-            )
-            assert page.evaluate("window.untouched")
+            page.evaluate("window.untouched = true")
+        wait_for(lambda: page.locator("#intervals tbody tr").count() == 24)
+        wait_for(lambda: page.locator("#intervals .state.final").count() > 12)
+        assert page.evaluate("window.untouched !== false")
+        page.context.close()
     finally:
         demo.terminate()
         demo.communicate(timeout=30)

@@ -318,10 +318,12 @@ _ALL = (
             _int("ledger_neur", "balance without the deposit, nEUR"),
             _int("settled_ueur", "brought to the chain, µEUR"),
         ),
-        "SELECT account, address, deposit_ueur,"
-        " COALESCE((SELECT SUM(amount_neur) FROM posting WHERE posting.account = account.account), 0),"
-        " COALESCE((SELECT SUM(amount_ueur) FROM position WHERE position.account = account.account), 0)"
-        " FROM account ORDER BY account",
+        "SELECT account, address, deposit_ueur, COALESCE(ledger_neur, 0), COALESCE(settled_ueur, 0)"
+        " FROM account"
+        " LEFT JOIN (SELECT account, SUM(amount_neur) AS ledger_neur FROM posting GROUP BY account)"
+        " USING (account)"
+        " LEFT JOIN (SELECT account, SUM(amount_ueur) AS settled_ueur FROM position GROUP BY account)"
+        " USING (account) ORDER BY account",
         timed=False,
     ),
 )
