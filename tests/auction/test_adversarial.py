@@ -303,8 +303,8 @@ def test_different_power_factors_behind_one_full_line_mix_as_its_curved_limit_wa
         order("o2", "ask", 1, 100, 0),
         order("o3", "ask", 1, 7101, 0, tan_phi=0.3),
     ]
-    feeder = open_feeder("simbench:1-LV-rural1--2-sw")
-    record = clear_book(book_of(orders, firm=[], limits={"max_loading_percent": 15}), feeder)
+    book = book_of(orders, firm=[], limits={"max_loading_percent": 15})
+    record = clear_book(book, feeder_of("rural1"))
     filled = {fill.order_id for fill in record.fills}
     assert {"o0", "o3"} <= filled
     assert record.welfare_eur == pytest.approx(0.48224, abs=1e-4)
