@@ -37,7 +37,7 @@ from grid.errors import BrokerError
 
 QOS = 1
 BATCH_MAX = 500
-BATCH_WAIT_S = 0.05
+BATCH_WAIT_S = 0.02
 _QUIET_S = 0.002
 _BACKOFF_MIN_S = 0.2
 _BACKOFF_MAX_S = 30.0
