@@ -78,8 +78,11 @@ function legend(key) {
   document.getElementById("scale").replaceChildren(...sets[key].flatMap(([css, words]) => {
     const swatch = document.createElement("span");
     swatch.className = `swatch ${css}`;
-    return [swatch, words];
-  }), " · wider lines carry more");
+    const item = document.createElement("span");
+    item.className = "item";
+    item.append(swatch, words);
+    return [item];
+  }), "wider lines carry more");
 }
 
 function tell() {
