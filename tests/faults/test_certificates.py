@@ -109,7 +109,7 @@ async def market(place: Place) -> AsyncIterator[Gateway]:
             port=place.port,
             tls=market_tls(place.folder),
         ) as gateway:
-            gateway.cover.renew({}, {})
+            gateway.cover.renew({member.owner: member.deposit_ueur for member in MEMBERS}, {}, {})
             gateway.intake.open_gate(START, START - 300)
             gateway.listen()
             yield gateway
