@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from eth_hash.auto import keccak
 from pydantic import ValidationError
 
 from market.messages.models import (
@@ -312,6 +313,9 @@ class Agent:
         """The market will never take this message: do not send it again, and follow no award for it."""
         refused = self._waiting.get((receipt.kind, receipt.up_to))
         if refused is None:
+            return
+        if receipt.digest not in ("0x" + refused.row.digest.hex(), "0x" + keccak(refused.row.payload).hex()):
+            self._ignore("a refusal of what somebody else sent in its name")
             return
         _log.warning(
             "%s: the market refused %s %d: %s %s",
