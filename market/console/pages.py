@@ -34,12 +34,13 @@ def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, A
     span = views.span(connection)
     day = market.day(connection, moment)
     wall = time.time()
+    simulated = now is not None and abs(wall - now) > SIMULATED_S
     days = list(range(span[0] - span[0] % DAY_S, span[1] + 1, DAY_S)) if span else []
     return {
         "market": market.name,
         "net": market.stored.feeder_name,
-        "now": now,
-        "simulated": now is not None and abs(wall - now) > SIMULATED_S,
+        "now": now if simulated else int(wall),
+        "simulated": simulated,
         "age_s": max(0, round(wall - market.stored.written_at())),
         "span": span,
         "day": day,

@@ -50,6 +50,13 @@ def short(address: str) -> Markup:
     return Markup('<span class="hex" title="{}">{}…{}</span>').format(address, address[:8], address[-4:])
 
 
+def countdown(ends_at: int, now: int, simulated: bool) -> Markup:
+    """Minutes and seconds until a moment; a browser counts on unless the clock is simulated."""
+    left = max(0, ends_at - now)
+    live = Markup("") if simulated else Markup(' data-ends="{}"').format(ends_at)
+    return Markup("<span{}>{}</span>").format(live, f"{left // 60}:{left % 60:02d}")
+
+
 def hours(seconds: int) -> str:
     return f"{units.plain(seconds / 3600, 2)} h"
 
@@ -88,6 +95,7 @@ def _environment() -> Environment:
         shadow=units.shadow_price,
         short=short,
         hours=hours,
+        countdown=countdown,
     )
     environment.globals.update(asset=asset)
     return environment
@@ -103,7 +111,7 @@ def page(
 ) -> HTMLResponse:
     """A page as the visitor may see it."""
     app = request.app
-    visitor = app.state.guard.visitor(request) if status != 401 else None
+    visitor = app.state.guard.visitor(request) if "problem" not in context else None
     text = (
         _environment()
         .get_template(template)

@@ -57,6 +57,15 @@ def test_a_wrong_token_is_refused_and_soon_held_up(fresh_console: Callable[..., 
     assert found[-1] == 429
 
 
+def test_people_are_told_of_errors_on_a_page(fresh_console: Callable[..., Any]) -> None:
+    with fresh_console(open_reading=False) as console:
+        for headers in ({}, {"authorization": "Bearer nobody's"}):
+            answer = httpx.get(console.page, headers={"accept": "text/html", **headers})
+            assert answer.status_code == 401
+            assert "Sign in" in answer.text
+            assert console.market not in answer.text
+
+
 def test_an_acknowledgement_needs_the_sessions_own_form(fresh_console: Callable[..., Any]) -> None:
     with fresh_console() as console, console.client(follow_redirects=False) as client:
         incomplete = console.ask("SELECT MIN(interval_start) FROM interval")[0][0]

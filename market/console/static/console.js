@@ -144,6 +144,10 @@ function listen(market, part) {
 }
 
 setInterval(() => {
+  for (const element of document.querySelectorAll("[data-ends]")) {
+    const left = Math.max(0, Math.round(Number(element.dataset.ends) - Date.now() / 1000));
+    element.textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  }
   const age = document.querySelector("[data-age]");
   if (!age) return;
   age.dataset.age = Number(age.dataset.age) + 1;
