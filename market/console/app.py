@@ -17,8 +17,8 @@ from market.console import api, errors, pages
 from market.console.events import Feed
 from market.console.market import Market
 from market.console.metrics import exposition
+from market.console.rendering import static_file
 from market.console.security import Grants, Guard, Protected, Viewer
-from market.console.templates import static_file
 from market.service.store.audit import AuditLog
 
 AUDIT = "console.sqlite"
@@ -81,7 +81,7 @@ def create_app(
         found = static_file(name)
         if not known or not found.is_file():
             raise HTTPException(404, "there is no such file")
-        # The address changes with the content (see templates.asset).
+        # The address changes with the content (see rendering.asset).
         kept = "public, max-age=31536000, immutable" if "v" in request.query_params else "no-cache"
         return Response(found.read_bytes(), media_type=TYPES[suffix], headers={"Cache-Control": kept})
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from grid.errors import InputError, PeergridError
-from market.console.templates import page
+from market.console.rendering import page
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {

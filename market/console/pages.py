@@ -12,8 +12,8 @@ from market.console import actions, alarms, household, interval_page, network
 from market.console.api import MOMENT_MAX, Feeder, Moment, market_of
 from market.console.feeder_drawing import drawing, has_places
 from market.console.market import DAY_S, Market
+from market.console.rendering import page
 from market.console.security import Operator, Viewer, check_csrf, guard_of
-from market.console.templates import page
 from market.drawing.durations import duration_figure
 from market.drawing.plot import Size
 from market.service.store import views

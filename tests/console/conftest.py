@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, **options: Any) -> Iterator[Console]:
+def serving(folder: Path, databases: Sequence[Path] = (), **options: Any) -> Iterator[Console]:
+    """A console over the run in ``folder``, or over several databases."""
     tokens_file = folder / "tokens.json"
     tokens = {role: grant(tokens_file, f"some {role}", role) for role in ("viewer", "operator")}
-    app = create_app([folder / "market.sqlite"], read_grants(tokens_file), **options)
+    app = create_app(databases or [folder / "market.sqlite"], read_grants(tokens_file), **options)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from pandas.testing import assert_frame_equal
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
+from grid.errors import InputError
 from market.accounts.merkle import Leaf, climb
+from market.console.app import create_app
 from market.console.errors import MEDIA_TYPE
 from market.console.frames import MarketFrames
 from market.service.store.tables import TABLES
-from tests.console.conftest import Console
+from tests.console.conftest import Console, serving
 
 SHAPE = {"type", "title", "status", "detail", "errors"}
 
@@ -142,3 +147,26 @@ def test_metrics_can_be_scraped(console: Console) -> None:
     values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(values[f'peergrid_intervals{{feeder="{console.market}",state="FINAL"}}']) == 6
     assert float(values[f'peergrid_market_clock_seconds{{feeder="{console.market}"}}']) > 1.4e9
+
+
+def test_several_feeders_are_a_list(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run_folder / "market.sqlite", tmp_path / name)
+        with sqlite3.connect(tmp_path / name / "market.sqlite") as connection:
+            connection.execute("UPDATE run SET value = ? WHERE key = 'feeder'", (name,))
+        connection.close()
+    databases = [tmp_path / name / "market.sqlite" for name in ("one", "two")]
+    with serving(tmp_path / "one", databases=databases) as console, console.client() as client:
+        page = client.get(console.address + "/", headers={"accept": "text/html"}).text
+        assert [item["name"] for item in client.get(f"{console.address}/api/v1/feeders").json()] == [
+            "one",
+            "two",
+        ]
+        assert 'href="/f/one"' in page and 'href="/f/two"' in page
+        assert client.get(f"{console.address}/f/two").status_code == 200
+
+
+def test_two_databases_of_one_name_are_refused(run_folder: Path) -> None:
+    with pytest.raises(InputError, match="another database's"):
+        create_app([run_folder / "market.sqlite", run_folder / "market.sqlite"])
