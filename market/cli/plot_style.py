@@ -78,7 +78,7 @@ def _declaration(text: str) -> tuple[str, str]:
 
 
 def page_style() -> Style:
-    return Style((files("market.cli.report") / "style.css").read_text(encoding="utf-8"))
+    return Style((files("market.drawing") / "figures.css").read_text(encoding="utf-8"))
 
 
 def with_style(svg: str, style: Style) -> ElementTree.Element:
