@@ -25,6 +25,7 @@ from market.auction.record import (
     NodePrice,
     Setpoint,
     Trade,
+    suspended_record,
 )
 from market.auction.rows import LimitKey
 from market.auction.trades import Position, match
@@ -139,42 +140,15 @@ def _suspended(
     book: Book, columns: Columns, found: Dispatch | None, awards: WholeAwards | None, reason: str
 ) -> ClearingRecord:
     """No trades; the setpoints are what flexibility can do for the feeder (design rule 11)."""
-    setpoints: tuple[Setpoint, ...] = ()
-    ac = AcCheck(
-        v_min_pu=None,
-        v_max_pu=None,
-        loading_max_percent=None,
-        violations=0,
-        slack_mismatch_w=0.0,
-        iterations=0,
-        stale_rows=0,
+    feeder = columns.feeder.name
+    if found is None or awards is None:
+        return suspended_record(feeder, book.interval, reason)
+    ids = [order.id for order in book.orders]
+    shares = share_among_orders(columns, awards.group_wh, ids, book.interval.start)
+    setpoints = tuple(
+        Setpoint(order_id=order_id, energy_wh=int(wh)) for order_id, wh in zip(ids, shares, strict=True) if wh
     )
-    if found is not None and awards is not None:
-        ac = _ac(found, awards.check)
-        ids = [order.id for order in book.orders]
-        shares = share_among_orders(columns, awards.group_wh, ids, book.interval.start)
-        setpoints = tuple(
-            Setpoint(order_id=order_id, energy_wh=int(wh))
-            for order_id, wh in zip(ids, shares, strict=True)
-            if wh
-        )
-    return ClearingRecord(
-        status="suspended",
-        reason=reason,
-        feeder=columns.feeder.name,
-        interval=book.interval,
-        welfare_eur=0.0,
-        import_wh=0,
-        export_wh=0,
-        losses_wh=0,
-        fills=(),
-        trades=(),
-        prices=(),
-        binding=(),
-        setpoints=setpoints,
-        ac=ac,
-        certificate=None,
-    )
+    return suspended_record(feeder, book.interval, reason, ac=_ac(found, awards.check), setpoints=setpoints)
 
 
 def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:

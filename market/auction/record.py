@@ -126,6 +126,46 @@ class ClearingRecord(_Part):
         return document
 
 
+NOT_CHECKED = AcCheck(
+    v_min_pu=None,
+    v_max_pu=None,
+    loading_max_percent=None,
+    violations=0,
+    slack_mismatch_w=0.0,
+    iterations=0,
+    stale_rows=0,
+)
+"""What AC says where there was no power flow to look at."""
+
+
+def suspended_record(
+    feeder: str,
+    interval: Interval,
+    reason: str,
+    *,
+    ac: AcCheck = NOT_CHECKED,
+    setpoints: tuple[Setpoint, ...] = (),
+) -> ClearingRecord:
+    """The record of an interval without trades (design rule 11)."""
+    return ClearingRecord(
+        status="suspended",
+        reason=reason,
+        feeder=feeder,
+        interval=interval,
+        welfare_eur=0.0,
+        import_wh=0,
+        export_wh=0,
+        losses_wh=0,
+        fills=(),
+        trades=(),
+        prices=(),
+        binding=(),
+        setpoints=setpoints,
+        ac=ac,
+        certificate=None,
+    )
+
+
 def sha256_of(value: object) -> str:
     """sha256 of canonical JSON, hex."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

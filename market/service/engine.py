@@ -17,7 +17,7 @@ from eth_hash.auto import keccak
 
 from grid.errors import PowerFlowError, SolverError
 from market.auction.book import Book
-from market.auction.record import AcCheck, ClearingRecord
+from market.auction.record import ClearingRecord, suspended_record
 from market.messages.models import Gate, GateState
 from market.messages.signing import Domain, Signer
 from market.service import orderbook
@@ -30,15 +30,6 @@ from market.service.settling import Settling, hold_awards
 from market.service.store import Store, inputs, intervals, money, outbox
 
 _PATIENCE_WITH_THE_SLOW = 0.1
-_NOT_CHECKED = AcCheck(
-    v_min_pu=None,
-    v_max_pu=None,
-    loading_max_percent=None,
-    violations=0,
-    slack_mismatch_w=0.0,
-    iterations=0,
-    stale_rows=0,
-)
 
 
 class Engine:
@@ -259,22 +250,7 @@ class Engine:
         try:
             return self._physics.clear(book)
         except (SolverError, PowerFlowError) as error:
-            return ClearingRecord(
-                status="suspended",
-                reason=str(error),
-                feeder=self._settings.feeder_name,
-                interval=book.interval,
-                welfare_eur=0.0,
-                import_wh=0,
-                export_wh=0,
-                losses_wh=0,
-                fills=(),
-                trades=(),
-                prices=(),
-                binding=(),
-                ac=_NOT_CHECKED,
-                certificate=None,
-            )
+            return suspended_record(self._settings.feeder_name, book.interval, str(error))
 
     # Money
 
