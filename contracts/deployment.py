@@ -66,7 +66,9 @@ class Deployment(BaseModel):
 
 
 class EscrowTerms(BaseModel):
-    """What an escrow is made with; amounts are µEUR."""
+    """What an escrow is made with; amounts are µEUR. ``guarantee_max`` is what shortfalls may draw from the
+    guarantee in one window.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -75,6 +77,7 @@ class EscrowTerms(BaseModel):
     withdrawal_delay_s: Annotated[int, Field(ge=0, le=UINT32_MAX)] = 3 * 86400
     position_debit_max: Annotated[int, Field(gt=0, le=UINT56_MAX)]
     window_debit_max: Annotated[int, Field(gt=0, le=UINT56_MAX)]
+    guarantee_max: Annotated[int, Field(ge=0, le=UINT56_MAX)]
     window_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 86400
     admin_delay_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 7 * 86400
 
@@ -123,6 +126,7 @@ def deploy(
         operator,
         terms.position_debit_max,
         terms.window_debit_max,
+        terms.guarantee_max,
         terms.window_s,
     )
     deployment = Deployment(

@@ -78,6 +78,7 @@ abstract contract Guarantee is BackedCredit {
         uint256 debt = debtOf[account];
         if (fromGuarantee > 0) {
             require(fromGuarantee <= guarantee, GuaranteeExhausted(account, fromGuarantee, guarantee));
+            _spendGuarantee(fromGuarantee);
             guarantee -= fromGuarantee;
             debt += fromGuarantee;
             debtOf[account] = debt;
@@ -93,6 +94,9 @@ abstract contract Guarantee is BackedCredit {
         super._creditDeposit(payer, account, amount);
         _collectDebt(account);
     }
+
+    /// @dev Reverts where a shortfall may not draw `amount` µEUR from the guarantee now.
+    function _spendGuarantee(uint256 amount) internal virtual;
 
     function _collectDebt(address account) private {
         uint256 debt = debtOf[account];

@@ -17,7 +17,8 @@ import {SettlementLimits} from "./SettlementLimits.sol";
 /// - credit only moves; a batch changes the supply by what it draws for shortfalls, see {Guarantee}, and nothing else;
 /// - each (market, sequence, chunk) settles once;
 /// - nobody owes more than a position's bound, or what a window has left, see {SettlementLimits};
-/// - one account that cannot pay does not hold up the others, as long as there is a guarantee;
+/// - one account that cannot pay does not hold up the others, as long as there is a guarantee, of which a window has
+///   its share;
 /// - a chunk is applied as a whole or not at all.
 ///
 /// Each position is one ERC-20 `Transfer` between its account and the clearing account, which is this contract and
@@ -64,6 +65,7 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
     /// @param admin sets limits and roles and takes back the guarantee: a timelock
     /// @param positionDebitMax µEUR, see {SettlementLimits}
     /// @param windowDebitMax µEUR
+    /// @param guaranteeMax µEUR of one window, see {SettlementLimits}
     /// @param windowSeconds length of the limits' window
     constructor(
         string memory name,
@@ -75,12 +77,13 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
         address pauser,
         uint56 positionDebitMax,
         uint56 windowDebitMax,
+        uint56 guaranteeMax,
         uint32 windowSeconds
     ) ERC20(name, symbol) BackedCredit(stablecoin_, withdrawalDelay_) {
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(SETTLER_ROLE, settler);
         _grantRole(PAUSER_ROLE, pauser);
-        _setLimits(positionDebitMax, windowDebitMax, windowSeconds);
+        _setLimits(positionDebitMax, windowDebitMax, guaranteeMax, windowSeconds);
     }
 
     /// @notice Applies a chunk of a batch of net positions.
@@ -116,11 +119,11 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
     }
 
     /// @notice Sets the settler's bounds, see {SettlementLimits}.
-    function setLimits(uint56 positionDebitMax, uint56 windowDebitMax, uint32 windowSeconds)
+    function setLimits(uint56 positionDebitMax, uint56 windowDebitMax, uint56 guaranteeMax, uint32 windowSeconds)
         external
         onlyRole(DEFAULT_ADMIN_ROLE)
     {
-        _setLimits(positionDebitMax, windowDebitMax, windowSeconds);
+        _setLimits(positionDebitMax, windowDebitMax, guaranteeMax, windowSeconds);
     }
 
     /// @notice Pays `amount` µEUR of the guarantee to `receiver`.
@@ -149,6 +152,11 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
         whenNotPaused
     {
         super.depositWithPermit(owner, amount, deadline, v, r, s);
+    }
+
+    /// @inheritdoc SettlementLimits
+    function _spendGuarantee(uint256 amount) internal override(Guarantee, SettlementLimits) {
+        SettlementLimits._spendGuarantee(amount);
     }
 
     /// @dev Chunks of one number lie side by side by sequence, so that 256 batches share a storage slot.

@@ -37,6 +37,7 @@ contract Members {
             address(this),
             type(uint56).max,
             type(uint56).max,
+            type(uint56).max,
             1 days
         );
         euro.mint(address(this), 1e24);

@@ -22,6 +22,7 @@ contract MarketEscrowTest {
     uint64 private constant DELAY = 1 hours;
     uint56 private constant POSITION_MAX = 50e6;
     uint56 private constant WINDOW_MAX = 100e6;
+    uint56 private constant GUARANTEE_MAX = 70e6;
     uint256 private constant CREDIT = 60e6;
 
     DemoEuro private euro;
@@ -31,7 +32,7 @@ contract MarketEscrowTest {
         vm.warp(1_700_000_000);
         euro = new DemoEuro(address(this));
         escrow = new MarketEscrow(
-            "Test", "T", euro, DELAY, address(this), address(this), address(this), POSITION_MAX, WINDOW_MAX, 1 days
+            "Test", "T", euro, DELAY, address(this), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
         );
         euro.mint(address(this), 1e24);
         euro.approve(address(escrow), 1e24);
@@ -40,7 +41,7 @@ contract MarketEscrowTest {
     function test_StablecoinsWithOtherDecimalsAreRefused() external {
         IERC20Metadata other = new EighteenDecimals();
         vm.expectRevert(abi.encodeWithSelector(BackedCredit.UnsupportedDecimals.selector, 18));
-        new MarketEscrow("X", "X", other, 0, address(this), address(this), address(this), 1, 1, 1);
+        new MarketEscrow("X", "X", other, 0, address(this), address(this), address(this), 1, 1, 1, 1);
     }
 
     /// Any amount within the bounds, between any two accounts: credit moves, supply and backing stay.
@@ -151,7 +152,7 @@ contract MarketEscrowTest {
         _refusesStranger(pauser);
         escrow.unpause();
         _refusesStranger(admin);
-        escrow.setLimits(1, 1, 1);
+        escrow.setLimits(1, 1, 1, 1);
         _refusesStranger(admin);
         escrow.withdrawGuarantee(address(0xBAD), 1);
         _refusesStranger(admin);
@@ -161,14 +162,14 @@ contract MarketEscrowTest {
     function test_TheTimelockIsTheOnlyAdminAndLetsTheDelayPass() external {
         MarketTimelock timelock = new MarketTimelock(2 days, address(this));
         MarketEscrow bound = new MarketEscrow(
-            "Test", "T", euro, DELAY, address(timelock), address(this), address(this), POSITION_MAX, WINDOW_MAX, 1 days
+            "Test", "T", euro, DELAY, address(timelock), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
         );
-        bytes memory change = abi.encodeCall(MarketEscrow.setLimits, (1e6, 2e6, 1 hours));
+        bytes memory change = abi.encodeCall(MarketEscrow.setLimits, (1e6, 2e6, 3e6, 1 hours));
         bytes memory notAdmin = abi.encodeWithSelector(
             IAccessControl.AccessControlUnauthorizedAccount.selector, address(this), bound.DEFAULT_ADMIN_ROLE()
         );
         vm.expectRevert(notAdmin);
-        bound.setLimits(1e6, 2e6, 1 hours);
+        bound.setLimits(1e6, 2e6, 3e6, 1 hours);
 
         timelock.schedule(address(bound), 0, change, 0, 0, 2 days);
         vm.warp(block.timestamp + 2 days - 1);
@@ -178,6 +179,8 @@ contract MarketEscrowTest {
         vm.warp(block.timestamp + 1);
         timelock.execute(address(bound), 0, change, 0, 0);
         assert(bound.limits().positionDebitMax == 1e6);
+        (uint56 guaranteeMax,,) = bound.guaranteeLimit();
+        assert(guaranteeMax == 3e6);
         assert(!timelock.hasRole(timelock.DEFAULT_ADMIN_ROLE(), address(this)));
     }
 
@@ -246,7 +249,7 @@ contract MarketEscrowTest {
     }
 
     function test_AWindowMovesAtMostItsBoundAndTheNextOneStartsAnew() external {
-        escrow.setLimits(POSITION_MAX, 10, 1 days);
+        escrow.setLimits(POSITION_MAX, 10, 0, 1 days);
         escrow.depositFor(address(0xA), CREDIT);
         bytes memory six = bytes.concat(_position(address(0xA), 6, true), _position(address(0xB), 6, false));
         escrow.settle(MARKET, 0, 0, 0, six);
@@ -256,7 +259,7 @@ contract MarketEscrowTest {
         vm.warp(block.timestamp + 1 days);
         escrow.settle(MARKET, 1, 0, 0, six);
         vm.expectRevert(abi.encodeWithSelector(SettlementLimits.EmptyWindow.selector));
-        escrow.setLimits(1, 1, 0);
+        escrow.setLimits(1, 1, 1, 0);
     }
 
     function testFuzz_EachMarketSequenceAndChunkIsSettledOnce(
@@ -341,6 +344,28 @@ contract MarketEscrowTest {
         assert(escrow.isBarred(address(0xA)) && !escrow.isBarred(address(0xB)));
     }
 
+    /// However a settler splits what it takes: a window draws at most its share, and the next one starts anew.
+    function testFuzz_AWindowDrawsAtMostItsShareOfTheGuarantee(uint64 first, uint64 second) external {
+        first = uint64(within(first, 1, 20e6));
+        second = uint64(within(second, 1, 20e6));
+        escrow.setLimits(POSITION_MAX, WINDOW_MAX, 20e6, 1 days);
+        escrow.depositGuarantee(60e6);
+        _overdraw(0, first);
+        (, uint32 window, uint56 drawn) = escrow.guaranteeLimit();
+        assert(window == block.timestamp / 1 days && drawn == first);
+
+        if (first + second > 20e6) {
+            vm.expectRevert(
+                abi.encodeWithSelector(SettlementLimits.GuaranteeBeyondLimit.selector, first + second, 20e6)
+            );
+            _overdraw(1, second);
+            assert(escrow.guarantee() == 60e6 - first && !escrow.isSettled(MARKET, 1, 0));
+            vm.warp(block.timestamp + 1 days);
+        }
+        _overdraw(1, second);
+        assert(escrow.guarantee() == 60e6 - first - second);
+    }
+
     function testFuzz_DebtIsRepaidBeforeAnythingElse(uint64 owed, uint64 repaid) external {
         owed = uint64(within(owed, 1, 10e6));
         repaid = uint64(within(repaid, 1, 20e6));
@@ -395,6 +420,17 @@ contract MarketEscrowTest {
     }
 
     /// Credit, what was announced from more credit, and the guarantee.
+    /// Somebody without credit owes `amount`: all of it is the guarantee's.
+    function _overdraw(uint64 sequence, uint64 amount) private {
+        escrow.settle(
+            MARKET,
+            sequence,
+            0,
+            0,
+            bytes.concat(_position(address(0xA), amount, true), _position(address(0xB), amount, false))
+        );
+    }
+
     function _give(address account, uint256 held, uint256 pending, uint256 fund) private {
         if (held + pending > 0) escrow.depositFor(account, held + pending);
         if (pending > 0) {

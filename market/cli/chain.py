@@ -11,7 +11,7 @@ from contracts.deployment import Deployment, deploy
 from contracts.embedded import EmbeddedChain
 from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
-from market.cli.world import World, bindings, escrow_terms
+from market.cli.world import World, bindings, escrow_terms, guarantee_ueur
 from market.messages.signing import Domain
 from market.service.clock import SimulatedClock
 from market.service.settler import ContractSettler
@@ -55,16 +55,16 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
         deployment.write(folder / DEPLOYMENT)
         contracts = MarketContracts(chain, deployment)
         domain = Domain(chain.chain_id, deployment.registry)
-        receipts = contracts.register_meters(deployer, "register", bindings(world, domain))
+        receipts = contracts.registry.register(deployer, "register", bindings(world, domain))
         deposits = {member.owner: member.deposit_ueur for member in world.members}
         deposits |= {
             treasury.address: treasury.deposit_ueur for treasury in world.market_settings.treasuries.values()
         }
         receipts += contracts.fund(deployer, "fund", deposits)
         # One member that cannot pay must not hold up the others.
-        guarantee_ueur = max(member.deposit_ueur for member in world.members)
-        receipts.append(contracts.mint(deployer, "guarantee/mint", deployer.address, guarantee_ueur))
-        receipts += contracts.deposit_guarantee(deployer, "guarantee", guarantee_ueur)
+        amount_ueur = guarantee_ueur(world)
+        receipts.append(contracts.mint(deployer, "guarantee/mint", deployer.address, amount_ueur))
+        receipts += contracts.deposit_guarantee(deployer, "guarantee", amount_ueur)
         created = [
             chain.receipt(attempt.hash)
             for name in CONTRACTS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,11 +55,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Access:
-    """An open chain with its market; ``names`` are those of accounts, where they are known."""
+    """An open chain with its market; ``names`` are those of accounts, where they are known. The chain's next
+    block is not before ``next_block_at`` (Unix s).
+    """
 
     chain: Chain
     contracts: MarketContracts
     names: dict[str, str]
+    next_block_at: int
 
 
 @contextmanager
@@ -67,13 +71,15 @@ def opened(place: Place) -> Iterator[Access]:
     if place.rpc is not None:
         assert place.deployment is not None
         chain = RpcChain(place.rpc)
-        yield Access(chain, MarketContracts(chain, Deployment.read(place.deployment)), {})
+        contracts = MarketContracts(chain, Deployment.read(place.deployment))
+        yield Access(chain, contracts, {}, max(chain.block_time(), int(time.time())))
         return
     assert place.out is not None
     deployment = Deployment.read(place.out / DEPLOYMENT)
     embedded = EmbeddedChain(place.out / CHAIN, lambda: place.at or 0, chain_id=deployment.chain_id)
     try:
-        yield Access(embedded, MarketContracts(embedded, deployment), account_names(place.out))
+        next_block_at = max(embedded.block_time(), place.at or 0)
+        yield Access(embedded, MarketContracts(embedded, deployment), account_names(place.out), next_block_at)
     finally:
         embedded.close()
 

@@ -15,12 +15,12 @@ from grid.errors import InputError
 from market.cli.messages import say
 
 if TYPE_CHECKING:
-    from contracts.market_contracts import MarketContracts
     from contracts.sender import Patience, Sender
     from market.cli.chain_access import Access, Place
+    from market.messages.signing import Signer
 
 UEUR_PER_EUR = 1_000_000
-FOREVER = 2**63
+PERMIT_VALID_S = 3600  # longer than any patience; a permit that was never mined is worth nothing then
 
 
 @click.group("chain")
@@ -69,6 +69,7 @@ def with_a_key(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--admin-delay", type=int, default=7 * 86400, show_default=True, metavar="SECONDS")
 @click.option("--position-max", default="1000", show_default=True, metavar="EUR", help="Of one position.")
 @click.option("--window-max", default="100000", show_default=True, metavar="EUR", help="Of one window.")
+@click.option("--guarantee-max", default="1000", show_default=True, metavar="EUR", help="Drawn in a window.")
 @click.option("--window", type=int, default=86400, show_default=True, metavar="SECONDS")
 @click.option("--confirmations", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--deployment", type=click.Path(path_type=Path), required=True, help="The file to write.")
@@ -84,6 +85,7 @@ def deploy_contracts(
     admin_delay: int,
     position_max: str,
     window_max: str,
+    guarantee_max: str,
     window: int,
     confirmations: int,
     deployment: Path,
@@ -110,6 +112,7 @@ def deploy_contracts(
             admin_delay_s=admin_delay,
             position_debit_max=ueur(position_max, "--position-max"),
             window_debit_max=ueur(window_max, "--window-max"),
+            guarantee_max=ueur(guarantee_max, "--guarantee-max"),
             window_s=window,
         )
     except ValidationError as error:
@@ -167,6 +170,7 @@ def status(access: Access) -> dict[str, Any]:
         "paused": contracts.paused(),
         "position_debit_max_ueur": limits.position_debit_max,
         "window_debit_max_ueur": limits.window_debit_max,
+        "window_guarantee_max_ueur": limits.guarantee_max,
         "window_s": limits.window_s,
     }
 
@@ -229,9 +233,10 @@ def make_deposit(
 ) -> None:
     """Turn EUR of the wallet's stablecoin into credit, by one transaction with an ERC-2612 permit."""
 
-    def act(contracts: MarketContracts, sender: Sender, nonce: int, signer: Any) -> None:
-        permit = contracts.permit(signer, ueur(amount, "EUR"), FOREVER)
-        contracts.deposit_with_permits(sender, f"deposit/{nonce}", [permit])
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+        deadline = access.next_block_at + PERMIT_VALID_S
+        permit = access.contracts.permit(signer, ueur(amount, "EUR"), deadline)
+        access.contracts.deposit_with_permits(sender, f"deposit/{nonce}", [permit])
 
     transact(place, key, household, confirmations, as_json, act)
 
@@ -257,8 +262,8 @@ def make_withdrawal(
     if amount is not None and everything:
         raise InputError.single("--all", "", amount, "is more than one amount")
 
-    def act(contracts: MarketContracts, sender: Sender, nonce: int, signer: Any) -> None:
-        batch_id = f"withdraw/{nonce}"
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+        contracts, batch_id = access.contracts, f"withdraw/{nonce}"
         if amount is None and not everything:
             contracts.withdraw(sender, batch_id, signer.address)
             return
@@ -274,7 +279,7 @@ def transact(
     household: str | None,
     confirmations: int,
     as_json: bool,
-    act: Callable[[MarketContracts, Sender, int, Any], None],
+    act: Callable[[Access, Sender, int, Signer], None],
 ) -> None:
     """Does one thing in the name of a wallet, and shows how its account stands then.
 
@@ -288,7 +293,7 @@ def transact(
         if sender.resume():
             say("finished what an earlier command had signed; nothing else was done")
         else:
-            act(access.contracts, sender, access.chain.nonce(signer.address), signer)
+            act(access, sender, access.chain.nonce(signer.address), signer)
         (row,) = balances(access, [signer.address])
         row["stablecoin_ueur"] = access.contracts.stablecoin_balance(signer.address)
     show(row, as_json)

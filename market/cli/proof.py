@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contracts import escrow_events
 from contracts.chain import Chain
-from contracts.market_contracts import MarketContracts, settled_events
+from contracts.market_contracts import MarketContracts
 from grid.errors import InputError
 from market.accounts.ledger import household as household_account
 from market.accounts.merkle import LEAF_TYPES, SALT_BYTES, Kind, Leaf, climb
@@ -138,7 +139,7 @@ def check_proof(proof: Proof, chain: Chain) -> list[str]:
     market = feeder_hash(proof.market)
     for batch in proof.batches:
         root = bytes.fromhex(batch.root[2:])
-        events = settled_events(chain, proof.escrow, market, batch.sequence, batch.block, batch.block)
+        events = escrow_events.settled(chain, proof.escrow, market, batch.sequence, batch.block, batch.block)
         if not events:
             wrong.append(f"batch {batch.sequence} was not settled in block {batch.block}")
         elif any(event.root != root for event in events):

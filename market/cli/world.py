@@ -13,7 +13,7 @@ from pathlib import Path
 from eth_hash.auto import keccak
 
 from contracts.deployment import EscrowTerms
-from contracts.market_contracts import SignedBinding
+from contracts.registry import SignedBinding
 from grid.catalogue import Profiles, open_feeder, year_profiles
 from grid.errors import InputError
 from grid.feeder import Feeder
@@ -128,8 +128,14 @@ def escrow_terms(world: World) -> EscrowTerms:
         symbol="PGC",
         position_debit_max=everything_ueur,
         window_debit_max=everything_ueur,
+        guarantee_max=guarantee_ueur(world),
         window_s=INTERVAL_S,
     )
+
+
+def guarantee_ueur(world: World) -> int:
+    """What stands in for members that cannot pay: the largest deposit of one."""
+    return max(member.deposit_ueur for member in world.members)
 
 
 def bindings(world: World, domain: Domain) -> list[SignedBinding]:

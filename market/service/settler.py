@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from contracts.market_contracts import MarketContracts, Movements
+from contracts.escrow_events import Movements
+from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock

@@ -244,7 +244,13 @@ def test_the_batches_of_a_day_give_the_same_balances_on_anvil(
         Sender(node, signer, journal, Patience(poll_s=0.01)) for signer in (operator, settler)
     )
     everything = sum(deposits.values())
-    terms = EscrowTerms(name="Same", symbol="S", position_debit_max=everything, window_debit_max=everything)
+    terms = EscrowTerms(
+        name="Same",
+        symbol="S",
+        position_debit_max=everything,
+        window_debit_max=everything,
+        guarantee_max=everything,
+    )
     contracts = MarketContracts(node, deploy(node, by_operator, journal, terms, settler.address))
     contracts.fund(by_operator, "fund", deposits)
     for sequence, root, positions in batches:

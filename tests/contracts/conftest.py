@@ -29,6 +29,7 @@ TERMS = EscrowTerms(
     withdrawal_delay_s=3600,
     position_debit_max=50_000_000,
     window_debit_max=100_000_000,
+    guarantee_max=100_000_000,
     window_s=86400,
     admin_delay_s=7200,
 )

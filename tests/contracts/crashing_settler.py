@@ -19,7 +19,9 @@ from contracts.sender import Sender
 from market.messages.signing import Signer, feeder_hash
 
 MARKET = feeder_hash("crashes")
-TERMS = EscrowTerms(name="Crashes", symbol="CR", position_debit_max=10**6, window_debit_max=10**9)
+TERMS = EscrowTerms(
+    name="Crashes", symbol="CR", position_debit_max=10**6, window_debit_max=10**9, guarantee_max=0
+)
 HOLDERS = [Signer(keccak(f"holder {number}".encode())).address for number in range(12)]
 DEPOSIT_UEUR = 1_000_000
 

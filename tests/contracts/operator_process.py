@@ -20,7 +20,9 @@ from contracts.sender import Patience, Sender
 from market.messages.signing import Signer, feeder_hash
 
 DEPLOYMENT = "deployment.json"
-TERMS = EscrowTerms(name="Operated", symbol="OP", position_debit_max=10**9, window_debit_max=10**12)
+TERMS = EscrowTerms(
+    name="Operated", symbol="OP", position_debit_max=10**9, window_debit_max=10**12, guarantee_max=0
+)
 
 
 def main(url: str, folder: Path, household: str) -> None:

@@ -14,13 +14,12 @@ def test_a_deposit_is_backed_one_to_one(stand) -> None:
 
 def test_a_wallet_sees_a_token_with_six_decimals(stand) -> None:
     contracts = stand.contracts
-    escrow = contracts._escrow
-    read = contracts._read
-    assert read(escrow, "name") == ("Peergrid test",)
-    assert read(escrow, "symbol") == ("PGT",)
-    assert read(escrow, "decimals") == (6,)
-    assert read(escrow, "stablecoin") == (stand.deployment.stablecoin,)
-    assert read(contracts._stablecoin, "decimals") == (6,)
+    read = contracts._escrow.read
+    assert read("name") == ("Peergrid test",)
+    assert read("symbol") == ("PGT",)
+    assert read("decimals") == (6,)
+    assert read("stablecoin") == (stand.deployment.stablecoin,)
+    assert contracts._stablecoin.read("decimals") == (6,)
 
 
 def test_a_household_deposits_by_a_permit_that_another_sends(stand) -> None:

@@ -39,7 +39,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_to_deploy_again_gives_the_same_contracts(stand) -> None:
     block = stand.chain.block_number()
-    terms = EscrowTerms(name="Other", symbol="O", position_debit_max=1, window_debit_max=1)
+    terms = EscrowTerms(name="Other", symbol="O", position_debit_max=1, window_debit_max=1, guarantee_max=1)
     sender = stand.sender(stand.operator)
     assert deploy(stand.chain, sender, stand.journal, terms, stand.settler.address) == stand.deployment
     assert stand.chain.block_number() == block
@@ -65,7 +65,7 @@ def test_an_address_without_code_is_refused(stand, tmp_path: Path) -> None:
 def test_an_escrow_needs_a_stablecoin_with_six_decimals(stand) -> None:
     # The registry is no token at all.
     creation = load("MarketEscrow").creation(
-        "X", "X", stand.deployment.registry, 0, *[stand.operator.address] * 3, 1, 1, 1
+        "X", "X", stand.deployment.registry, 0, *[stand.operator.address] * 3, 1, 1, 1, 1
     )
     with pytest.raises(ChainError):
         stand.sender(stand.operator).send("x", Call("deploy", None, creation, 5_000_000))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from contracts.market_contracts import SignedBinding
+from contracts.registry import SignedBinding
 from market.cli.main import cli
 from meters.enrol import read_entry
 from meters.identity import read_key
@@ -46,8 +46,8 @@ def test_an_enrolled_meter_is_bound_to_its_owner_and_only_its_folder_holds_the_k
     assert "load:7" not in (tmp_path / "meter" / "registry.json").read_text()
     assert entry.deadline > dt.datetime.now(dt.UTC).timestamp()
     signed = SignedBinding(entry.binding(), entry.signature)
-    stand.contracts.register_meters(stand.sender(stand.operator), "enrolled", [signed])
-    bound = stand.contracts.meter(meter)
+    stand.contracts.registry.register(stand.sender(stand.operator), "enrolled", [signed])
+    bound = stand.contracts.registry.meter(meter)
     assert bound is not None
     assert bound.owner.lower() == stand.address("rich")
 

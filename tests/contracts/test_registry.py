@@ -7,7 +7,7 @@ import dataclasses
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 
-from contracts.market_contracts import SignedBinding, SignedReplacement
+from contracts.registry import SignedBinding, SignedReplacement
 from contracts.replacement import Replacement
 from market.messages.signing import Binding, Domain, Signer, recover
 
@@ -28,7 +28,7 @@ def signed(domain: Domain, meter: Signer, word: Binding) -> SignedBinding:
 
 
 def register(stand, batch_id: str, *bindings: SignedBinding) -> None:
-    stand.contracts.register_meters(stand.sender(stand.operator), batch_id, bindings)
+    stand.contracts.registry.register(stand.sender(stand.operator), batch_id, bindings)
 
 
 def test_meters_are_bound_in_batches(stand) -> None:
@@ -38,9 +38,9 @@ def test_meters_are_bound_in_batches(stand) -> None:
     register(stand, "r", *(signed(stand.domain, meter, word) for meter, word in pairs))
 
     for meter, word in zip(meters, words, strict=True):
-        bound = stand.contracts.meter(meter.address)
+        bound = stand.contracts.registry.meter(meter.address)
         assert (bound.owner, bound.connection_point) == (word.owner, word.connection_point)
-        assert stand.contracts.registry_nonce(meter.address) == 1
+        assert stand.contracts.registry.nonce(meter.address) == 1
 
 
 def test_the_binding_that_the_chain_checks_is_the_one_that_eth_account_signs(stand) -> None:
@@ -85,7 +85,7 @@ def test_the_binding_that_the_chain_checks_is_the_one_that_eth_account_signs(sta
     typed["message"]["meter"] = own.meter
     signature = account.sign_message(encode_typed_data(full_message=typed)).signature
     register(stand, "r", SignedBinding(own, "0x" + signature.hex()))
-    assert stand.contracts.meter(own.meter).owner == word.owner
+    assert stand.contracts.registry.meter(own.meter).owner == word.owner
 
 
 def test_another_key_cannot_sign_for_a_meter(stand) -> None:
@@ -121,13 +121,13 @@ def test_a_binding_is_not_replayed_after_revocation(stand) -> None:
     word = signed(stand.domain, meter, binding(stand, meter))
     owner = stand.sender(stand.households["rich"])
     register(stand, "first", word)
-    stand.contracts.revoke_meter(owner, "revoke", meter.address)
-    assert stand.contracts.meter(meter.address) is None
+    stand.contracts.registry.revoke(owner, "revoke", meter.address)
+    assert stand.contracts.registry.meter(meter.address) is None
     with stand.refuses("InvalidAccountNonce", account=meter.address, currentNonce=1):
         register(stand, "replayed", word)
 
     register(stand, "anew", signed(stand.domain, meter, binding(stand, meter, nonce=1)))
-    assert stand.contracts.meter(meter.address).owner == stand.address("rich")
+    assert stand.contracts.registry.meter(meter.address).owner == stand.address("rich")
 
 
 def replacing(stand, owner: Signer, broken: Signer, meter: Signer, **changes) -> SignedReplacement:
@@ -142,7 +142,7 @@ def test_a_broken_meter_is_replaced_with_the_word_of_its_owner_and_of_the_new_de
     register(stand, "r", signed(stand.domain, broken, binding(stand, broken)))
     word = replacing(stand, rich, broken, device)
     own = signed(stand.domain, device, binding(stand, device))
-    replace = stand.contracts.replace_meter
+    replace = stand.contracts.registry.replace
 
     with stand.refuses("AccessControlUnauthorizedAccount"):
         replace(stand.sender(rich), "by the owner alone", word, own)
@@ -159,8 +159,8 @@ def test_a_broken_meter_is_replaced_with_the_word_of_its_owner_and_of_the_new_de
         replace(operator, "e", replacing(stand, rich, broken, device, deadline=stand.clock.now - 9), own)
 
     replace(operator, "f", word, own)
-    assert stand.contracts.meter(broken.address) is None
-    bound = stand.contracts.meter(device.address)
+    assert stand.contracts.registry.meter(broken.address) is None
+    bound = stand.contracts.registry.meter(device.address)
     assert (bound.owner, bound.connection_point) == (rich.address, b"\7" * 32)
     with stand.refuses("NotSignedByOwner"):
         replace(operator, "g", word, own)
@@ -174,17 +174,17 @@ def test_a_broken_meter_is_replaced_with_the_word_of_its_owner_and_of_the_new_de
 def test_only_the_owner_revokes(stand) -> None:
     meter = stand.key("meter")
     with stand.refuses("NotMeterOwner"):
-        stand.contracts.revoke_meter(stand.sender(stand.operator), "unbound", meter.address)
+        stand.contracts.registry.revoke(stand.sender(stand.operator), "unbound", meter.address)
     register(stand, "r", signed(stand.domain, meter, binding(stand, meter)))
     with stand.refuses("NotMeterOwner", caller=stand.operator.address):
-        stand.contracts.revoke_meter(stand.sender(stand.operator), "foreign", meter.address)
+        stand.contracts.registry.revoke(stand.sender(stand.operator), "foreign", meter.address)
 
 
 def test_only_the_registrar_brings_bindings(stand) -> None:
     meter = stand.key("meter")
     word = signed(stand.domain, meter, binding(stand, meter))
     with stand.refuses("AccessControlUnauthorizedAccount", account=stand.settler.address):
-        stand.contracts.register_meters(stand.sender(stand.settler), "r", [word])
+        stand.contracts.registry.register(stand.sender(stand.settler), "r", [word])
 
 
 def test_a_binding_that_came_too_late_or_names_nobody_is_refused(stand) -> None:
@@ -209,4 +209,4 @@ def test_one_bad_binding_stops_its_batch(stand) -> None:
             signed(stand.domain, good, binding(stand, good)),
             signed(stand.domain, good, binding(stand, bad, point=b"\10" * 32)),
         )
-    assert stand.contracts.meter(good.address) is None
+    assert stand.contracts.registry.meter(good.address) is None

@@ -11,7 +11,8 @@ import pytest
 from contracts.chain import Call, ContractRevertError, TransactionRefusedError
 from contracts.deployment import deploy
 from contracts.journal import SqliteJournal
-from contracts.market_contracts import MarketContracts, SignedBinding
+from contracts.market_contracts import MarketContracts
+from contracts.registry import SignedBinding
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender, sign_transaction
 from grid.errors import ChainError
@@ -90,8 +91,8 @@ def test_meters_are_registered_and_permits_deposited(stand, node: RpcChain, cont
     word = Binding(meter.address, idle.address, b"\7" * 32, 0, 2**63)
     domain = Domain(node.chain_id, on_anvil.deployment.registry)
     signed = SignedBinding(word, meter.sign_digest(domain.digest(word.struct_hash())))
-    on_anvil.register_meters(operator, "register", [signed])
-    assert on_anvil.meter(meter.address).owner == idle.address
+    on_anvil.registry.register(operator, "register", [signed])
+    assert on_anvil.registry.meter(meter.address).owner == idle.address
 
     on_anvil.mint(operator, "mint", idle.address, 7 * EUR)
     permit = on_anvil.permit(idle, 7 * EUR, 2**63)

@@ -228,8 +228,8 @@ def test_a_window_moves_at_most_its_bound_and_the_next_one_starts_anew(stand) ->
 def test_only_the_timelock_sets_the_bounds_and_takes_back_the_guarantee(stand) -> None:
     for signer in (stand.settler, stand.operator):
         with stand.refuses("AccessControlUnauthorizedAccount", account=signer.address):
-            stand.send(signer, "MarketEscrow", "setLimits", 1, 1, 1)
-    operator, limits = stand.sender(stand.operator), Limits(10, 15, 3600)
+            stand.send(signer, "MarketEscrow", "setLimits", 1, 1, 1, 1)
+    operator, limits = stand.sender(stand.operator), Limits(10, 15, 5, 3600)
     stand.contracts.propose_limits(operator, "tighter", limits)
     with stand.refuses("TimelockUnexpectedOperationState"):
         stand.contracts.apply_limits(operator, "tighter", limits)
@@ -241,6 +241,26 @@ def test_only_the_timelock_sets_the_bounds_and_takes_back_the_guarantee(stand) -
     stand.settle({"rich": -10, "idle": 10})
     with stand.refuses("AccessControlUnauthorizedAccount", account=stand.operator.address):
         stand.send(stand.operator, "MarketEscrow", "withdrawGuarantee", stand.operator.address, 1)
+
+
+def test_a_window_draws_at_most_its_share_of_the_guarantee_and_the_batch_waits_for_the_next_one(
+    stand,
+) -> None:
+    operator, limits = stand.sender(stand.operator), Limits(10 * EUR, 100 * EUR, 3 * EUR, 3600)
+    stand.contracts.mint(operator, "guarantee/mint", operator.address, 9 * EUR)
+    stand.contracts.deposit_guarantee(operator, "guarantee", 9 * EUR)
+    stand.contracts.propose_limits(operator, "share", limits)
+    stand.clock.now += stand.terms.admin_delay_s + 100
+    stand.contracts.apply_limits(operator, "share", limits)
+
+    stand.settle({"idle": -2 * EUR, "rich": 2 * EUR})
+    with stand.refuses("GuaranteeBeyondLimit", drawn=4 * EUR, drawnMax=3 * EUR):
+        stand.settle({"idle": -2 * EUR, "rich": 2 * EUR}, sequence=1)
+    assert stand.contracts.guarantee() == 7 * EUR
+    stand.clock.now += 3600
+    stand.settle({"idle": -2 * EUR, "rich": 2 * EUR}, sequence=1)
+    assert stand.contracts.guarantee() == 5 * EUR
+    assert stand.contracts.debts([stand.address("idle")]) == {stand.address("idle"): 4 * EUR}
 
 
 def test_a_batch_without_positions_commits_its_root_alone(stand) -> None:

@@ -39,7 +39,9 @@ MARKET = feeder_hash("storm")
 OPERATOR, SETTLER = Signer(keccak(b"storm operator")), Signer(keccak(b"storm settler"))
 HOLDERS = [Signer(keccak(f"storm {number}".encode())).address for number in range(9)]
 DEPOSIT_UEUR = 50_000_000
-TERMS = EscrowTerms(name="Storm", symbol="ST", position_debit_max=10**9, window_debit_max=10**13)
+TERMS = EscrowTerms(
+    name="Storm", symbol="ST", position_debit_max=10**9, window_debit_max=10**13, guarantee_max=0
+)
 MISFORTUNES = ("crash", "duplicate broadcast", "dropped transaction", "stuck fee", "reorganisation")
 CRASHES_MAX = 60  # for one batch; more would be a settler that gets nowhere
 

@@ -1,0 +1,125 @@
+"""What an escrow recorded: settled batches, transfers of its credit, and money in and out.
+
+Amounts are µEUR, blocks inclusive.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from eth_abi.abi import decode
+from eth_hash.auto import keccak
+
+from contracts.chain import Chain
+
+_TRANSFER = keccak(b"Transfer(address,address,uint256)")
+_SETTLED = keccak(b"Settled(bytes32,uint64,uint32,bytes32,uint256,uint256)")
+_DEPOSITED = keccak(b"Deposited(address,address,uint256)")
+_ANNOUNCED = keccak(b"WithdrawalAnnounced(address,uint256,uint256,uint256)")
+_COVERED = keccak(b"ShortfallCovered(address,uint256,uint256,uint256)")
+_REPAID = keccak(b"DebtRepaid(address,uint256,uint256)")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """One chunk of a batch, as the chain has it; amounts µEUR."""
+
+    chunk: int
+    root: bytes
+    positions: int
+    volume_ueur: int
+    block: int
+    transaction: str
+
+
+@dataclass
+class Movements:
+    """What accounts got (> 0) and gave up (< 0) other than by settlement, µEUR.
+
+    ``credit_ueur`` is what that made of their credit; ``equity_ueur`` leaves out what the guarantee lent
+    them, and ``lost_ueur`` (≤ 0) is the part of it that they took out.
+    """
+
+    credit_ueur: Counter[str] = field(default_factory=Counter)
+    equity_ueur: Counter[str] = field(default_factory=Counter)
+    lost_ueur: Counter[str] = field(default_factory=Counter)
+
+    def deposited(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] += words[0]
+        self.equity_ueur[account] += words[0]
+
+    def announced(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] -= words[0]
+        self.equity_ueur[account] -= words[0]
+        self.lost_ueur[account] -= words[0]
+
+    def covered(self, account: str, words: Sequence[int]) -> None:
+        from_withdrawal, from_guarantee, _ = words
+        self.credit_ueur[account] += from_withdrawal + from_guarantee
+        self.equity_ueur[account] += from_withdrawal
+
+    def repaid(self, account: str, words: Sequence[int]) -> None:
+        self.credit_ueur[account] -= words[0]
+
+    def add(self, later: Movements) -> None:
+        # Counter.update adds, and keeps what is below zero.
+        self.credit_ueur.update(later.credit_ueur)
+        self.equity_ueur.update(later.equity_ueur)
+        self.lost_ueur.update(later.lost_ueur)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One ``Transfer`` event of the credit. In a settlement one side is always the escrow, as clearing
+    account.
+    """
+
+    block: int
+    transaction: str
+    index: int
+    sender: str
+    receiver: str
+    amount_ueur: int
+
+
+def settled(
+    chain: Chain, escrow: str, market: bytes, sequence: int, from_block: int, to_block: int
+) -> list[Settled]:
+    """What ``escrow`` recorded of a batch in these blocks, both inclusive, by chunk."""
+    found = []
+    for log in chain.logs(escrow, [_SETTLED, market, sequence.to_bytes(32, "big")], from_block, to_block):
+        chunk, root, positions, volume = decode(("uint32", "bytes32", "uint256", "uint256"), log.data)
+        found.append(Settled(chunk, root, positions, volume, log.block, log.transaction))
+    return sorted(found, key=lambda event: event.chunk)
+
+
+def transfers(chain: Chain, escrow: str, from_block: int, to_block: int) -> list[Transfer]:
+    """The credit's ``Transfer`` events of these blocks."""
+    return [
+        Transfer(
+            block=log.block,
+            transaction=log.transaction,
+            index=log.index,
+            sender="0x" + log.topics[1][12:].hex(),
+            receiver="0x" + log.topics[2][12:].hex(),
+            amount_ueur=int.from_bytes(log.data, "big"),
+        )
+        for log in chain.logs(escrow, [_TRANSFER], from_block, to_block)
+    ]
+
+
+def movements(chain: Chain, escrow: str, from_block: int, to_block: int) -> Movements:
+    """What came to accounts and left them in these blocks other than by settlement."""
+    found = Movements()
+    for name, apply in (
+        (_DEPOSITED, found.deposited),
+        (_ANNOUNCED, found.announced),
+        (_COVERED, found.covered),
+        (_REPAID, found.repaid),
+    ):
+        for log in chain.logs(escrow, [name], from_block, to_block):
+            words = [int.from_bytes(log.data[at : at + 32], "big") for at in range(0, len(log.data), 32)]
+            apply("0x" + log.topics[-1][12:].hex(), words)
+    return found
