@@ -128,6 +128,7 @@ def settler_on(
         withdrawal_delay_s=withdrawal_delay_s,
         position_debit_max=10**9,
         window_debit_max=10**12,
+        guarantee_max=10**9,
         window_s=86400,
     )
     deployment = deploy(chain, operator, journal, terms, signer("settler").address)
