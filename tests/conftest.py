@@ -24,7 +24,10 @@ HOW_TO_GET = {
     "npm": "apt-get install npm",
     "chromium": "apt-get install chromium",
     "anvil": "contracts/forge.sh",
+    "gcc": "apt-get install gcc libc6-dev",
+    "libmodbus": "apt-get install libmodbus-dev",
 }
+LIBRARIES = {"libmodbus": Path("/usr/include/modbus/modbus.h")}
 
 
 def lacking_parts(item: pytest.Item) -> list[str]:
@@ -33,7 +36,13 @@ def lacking_parts(item: pytest.Item) -> list[str]:
     unknown = set(parts) - set(HOW_TO_GET)
     if unknown:
         raise pytest.UsageError(f"{item.nodeid} needs {sorted(unknown)}, unknown to tests/conftest.py")
-    return [part for part in parts if shutil.which(part, path=SEARCH_PATH) is None]
+    return [part for part in parts if not is_here(part)]
+
+
+def is_here(part: str) -> bool:
+    if part in LIBRARIES:
+        return LIBRARIES[part].exists()
+    return shutil.which(part, path=SEARCH_PATH) is not None
 
 
 def pytest_configure(config: pytest.Config) -> None:
