@@ -188,6 +188,8 @@ class Sender:
         found = self._receipt([a for a in self._journal.attempts(batch_id) if a.nonce == nonce])
         if found is None:
             raise self._nonce_lost(nonce, batch_id)
+        # What succeeded before a reorganisation may have reverted after it.
+        self._journal.close(*found)
         return found[1], True
 
     def _receipt(self, attempts: Sequence[SignedTransaction]) -> tuple[SignedTransaction, Receipt] | None:
