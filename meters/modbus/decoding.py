@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from meters.modbus.profile import Quantity, Register, RegisterProfile, RegisterType, Value, WordOrder
@@ -65,10 +65,14 @@ def spans(profile: RegisterProfile) -> tuple[Span, ...]:
 
 @dataclass(frozen=True)
 class Number:
-    """A decoded register: its value in Wh, W, V, A, Hz or %, and the step to the next one it could hold."""
+    """A decoded register: its value in Wh, W, V, A, Hz or %, and the step to the next one it could hold.
+
+    A ``floating`` one holds less the more it has counted: where its step is above 1 Wh, it has lost some.
+    """
 
     value: Fraction
     step: Fraction
+    floating: bool = False
 
 
 def decode(register: Register, order: WordOrder, words: Sequence[int]) -> Number | None:
@@ -80,10 +84,15 @@ def decode(register: Register, order: WordOrder, words: Sequence[int]) -> Number
     if isinstance(raw, float):
         if not math.isfinite(raw):
             return None
-        exponent = math.frexp(raw)[1] if raw else -126
-        ulp = Fraction(2) ** (exponent - 1 - _MANTISSA_BITS[register.type])
-        return Number(Fraction(raw) * register.factor, ulp * register.factor)
+        step = float_step(raw, _MANTISSA_BITS[register.type])
+        return Number(Fraction(raw) * register.factor, step * register.factor, floating=True)
     return Number(raw * register.factor, register.factor)
+
+
+def float_step(raw: float, mantissa_bits: int) -> Fraction:
+    """The distance from ``raw`` to the next number that such a float can hold."""
+    exponent = math.frexp(raw)[1] if raw else -125
+    return Fraction(2) ** (exponent - 1 - mantissa_bits)
 
 
 def encode(value: Value, order: WordOrder, number: Fraction | int) -> list[int]:
@@ -116,7 +125,7 @@ def numbers(
             start = register.address - span.address
             number = decode(register, profile.order_of(register), words[start : start + register.words])
             if number is not None and quantity == "power_w" and register.positive == "import":
-                number = Number(-number.value, number.step)
+                number = replace(number, value=-number.value)
             found[quantity] = number
     return found
 

@@ -107,8 +107,8 @@ class Switch(Part):
 
     address: Annotated[int, Field(ge=0, le=65535)]
     type: Literal["u16", "u32"]
-    on: Annotated[int, Field(ge=0)]
-    off: Annotated[int, Field(ge=0)]
+    active: Annotated[int, Field(ge=0)]
+    inactive: Annotated[int, Field(ge=0)]
 
 
 class Control(Part):

@@ -1,0 +1,289 @@
+"""A SunSpec device: its models are found by a scan, read and set through pysunspec2.
+
+pysunspec2 blocks, so it runs in a thread; what it puts on the wire goes through the :class:`Line` all the
+same, with its limits and its turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from fractions import Fraction
+from typing import Any
+
+from sunspec2.modbus.client import SunSpecModbusClientDevice, SunSpecModbusClientError
+
+from meters.modbus.decoding import Number, float_step
+from meters.modbus.line import Line
+from meters.modbus.profile import Points, Quantity, SunSpecProfile
+from meters.modbus.rates import Actuator
+from meters.modbus.unit import Poll
+from meters.source import SourceError
+
+_NAMES: tuple[Quantity, ...] = (
+    "import_wh",
+    "export_wh",
+    "power_w",
+    "voltage_v",
+    "current_a",
+    "frequency_hz",
+)
+_MODULI = {"acc32": 2**32, "acc64": 2**64, "uint32": 2**32, "uint64": 2**64}
+_WORDS_WRITTEN_MAX = 100
+_CHARGE_AND_DISCHARGE = 3
+_ON, _OFF = 1, 0
+
+Model = Any
+"""pysunspec2 has no types."""
+
+
+class _Device(SunSpecModbusClientDevice):  # type: ignore[misc]
+    """pysunspec2's client on a line of ours; its methods run in a worker thread."""
+
+    def __init__(self, line: Line, unit: int, words_max: int) -> None:
+        super().__init__()
+        self.abandoned = False
+        self._line = line
+        self._unit = unit
+        self._words_max = words_max
+        self._loop = asyncio.get_running_loop()
+
+    def read(self, addr: int, count: int) -> bytes:
+        words: list[int] = []
+        while len(words) < count:
+            part = min(self._words_max, int(count) - len(words))
+            words += self._wait(self._line.read(self._unit, 3, int(addr) + len(words), part))
+        return b"".join(word.to_bytes(2, "big") for word in words)
+
+    def write(self, addr: int, data: bytes) -> None:
+        words = [int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2)]
+        for start in range(0, len(words), _WORDS_WRITTEN_MAX):
+            part = words[start : start + _WORDS_WRITTEN_MAX]
+            self._wait(self._line.write(self._unit, addr + start, part))
+
+    def _wait(self, call: Coroutine[Any, Any, Any]) -> Any:
+        if self.abandoned:
+            call.close()
+            raise SourceError("nobody waits for it any more")
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+
+class SunSpecUnit:
+    """A unit whose models are found on first use, and again after every failure."""
+
+    def __init__(
+        self,
+        line: Line,
+        profile: SunSpecProfile,
+        unit: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = f"{line.place} unit {unit}"
+        self.profile = profile
+        self._line = line
+        self._unit = unit
+        self._now = now
+        self._device: _Device | None = None
+
+    async def models(self) -> list[int]:
+        """The numbers of the models that the device has."""
+        device = await self._scanned()
+        return sorted(key for key in device.models if isinstance(key, int))
+
+    async def poll(self) -> Poll:
+        device = await self._scanned()
+        points, model = self._measuring(device)
+        await self._run(model.read)
+        taken_at = int(self._now())
+        charge = _charge_point(device)
+        if charge is not None:
+            await self._run(charge.model.read)
+        found: dict[Quantity, Number | None] = {}
+        moduli: dict[Quantity, int] = {}
+        for name in _NAMES:
+            point_name = getattr(points, name)
+            if point_name is None or point_name not in model.points:
+                continue
+            number = point_number(model, point_name)
+            if number is not None and name == "power_w" and points.positive == "import":
+                number = Number(-number.value, number.step, number.floating)
+            found[name] = number
+            kind = model.points[point_name].pdef["type"]
+            if name.endswith("_wh") and kind in _MODULI and number is not None:
+                moduli[name] = round(_MODULI[kind] * number.step)
+        if charge is not None and charge.cvalue is not None:
+            found["charge_percent"] = Number(Fraction(charge.cvalue), Fraction(1))
+        return Poll(taken_at, found, moduli, _identity(device))
+
+    async def obey(self, power_w: int | None, actuator: Actuator) -> None:
+        device = await self._scanned()
+        try:
+            if 704 in device.models:
+                await self._run(lambda: _obey_704(device, power_w, actuator))
+            elif actuator.device == "generator" and 123 in device.models:
+                await self._run(lambda: _obey_123(device, power_w, actuator))
+            elif actuator.device == "battery" and 124 in device.models:
+                await self._run(lambda: _obey_124(device, power_w, actuator))
+            else:
+                wanted = "704 or 123" if actuator.device == "generator" else "704 or 124"
+                raise SourceError(f"{self.name}: it has no model {wanted} to set its power by")
+        except _NotHeldError as error:
+            raise SourceError(f"{self.name}: {error}") from None
+
+    def _measuring(self, device: _Device) -> tuple[Points, Model]:
+        for points in self.profile.points:
+            for number in points.models:
+                if number in device.models:
+                    return points, device.models[number][0]
+        wanted = ", ".join(str(number) for points in self.profile.points for number in points.models)
+        found = ", ".join(str(key) for key in device.models if isinstance(key, int))
+        raise SourceError(f"{self.name}: none of the models {wanted}; it has {found or 'none'}")
+
+    async def _scanned(self) -> _Device:
+        if self._device is None:
+            device = _Device(self._line, self._unit, self.profile.words_max)
+            await self._run(device.scan, device)
+            self._device = device
+        return self._device
+
+    async def _run(self, call: Callable[[], object], device: _Device | None = None) -> None:
+        device = device or self._device
+        assert device is not None
+        try:
+            await asyncio.to_thread(call)
+        except SunSpecModbusClientError as error:
+            self._device = None
+            raise SourceError(f"{self.name}: {' '.join(str(error).split())}") from None
+        except BaseException:
+            device.abandoned = True
+            self._device = None
+            raise
+
+
+def point_number(model: Model, name: str) -> Number | None:
+    """A point with its scale factor, exactly; None where the device does not implement it.
+
+    An accumulator of 0 means "not implemented" as well as "nothing yet": it is taken as 0.
+    """
+    point = model.points[name]
+    kind: str = point.pdef["type"]
+    raw = point.value
+    if raw is None:
+        if not kind.startswith("acc"):
+            return None
+        raw = 0
+    if kind.startswith("float"):
+        return Number(Fraction(raw), float_step(raw, 23 if kind == "float32" else 52), floating=True)
+    factor = point.pdef.get("sf")
+    exponent = 0 if factor is None else factor if isinstance(factor, int) else model.points[factor].value
+    if exponent is None:
+        return None
+    step = Fraction(10) ** int(exponent)
+    return Number(raw * step, step)
+
+
+def _charge_point(device: Any) -> Any:
+    """Where models 802, 713 or 124 tell the state of charge; None where there is none of them."""
+    for number, name in ((802, "SoC"), (713, "SoC"), (124, "ChaState")):
+        if number in device.models:
+            return device.models[number][0].points[name]
+    return None
+
+
+def _identity(device: Any) -> str:
+    if 1 not in device.models:
+        return ""
+    common = device.models[1][0]
+    told = (common.points[name].value for name in ("Mn", "Md", "SN"))
+    return "/".join(str(text).strip("\0 ") for text in told if text)
+
+
+class _NotHeldError(Exception):
+    """A setpoint that the device did not take."""
+
+
+def _rated_w(device: Any, actuator: Actuator) -> float:
+    """What percentages refer to: the setting, else the nameplate, else what the user said."""
+    for number, name in ((702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")):
+        if number in device.models:
+            value = device.models[number][0].points[name].cvalue
+            if value:
+                return float(value)
+    return float(actuator.rated_w)
+
+
+def _set(model: Model, values: dict[str, float | int | None]) -> None:
+    """Writes scaled values in the order given and reads them back; None, or not implemented: left out."""
+    wanted = {}
+    for name, value in values.items():
+        point = model.points[name]
+        if value is None or point.value is None:
+            continue
+        point.cvalue = value
+        wanted[name] = point.value
+        point.write()
+    model.read()
+    for name, value in wanted.items():
+        held = model.points[name].value
+        if held != value:
+            raise _NotHeldError(f"model {model.model_id}: {name} holds {held}, not the {value} written")
+
+
+def _obey_704(device: Any, power_w: int | None, actuator: Actuator) -> None:
+    """Model 704: a limit in percent for a generator, an active power for a battery."""
+    model = device.models[704][0]
+    model.read()
+    if actuator.device == "battery":
+        if power_w is None:
+            _set(model, {"WSetEna": _OFF})
+            return
+        _force(model, "WSetMod", _WSET_WATTS)
+        _force(model, "WSet", power_w)
+        _set(model, {"WSetEnaRvrt": _OFF, "WSetRvrtTms": actuator.reverts_s})
+        _force(model, "WSetEna", _ON)
+        return
+    if power_w is None:
+        _set(model, {"WMaxLimPctEna": _OFF})
+        return
+    _force(model, "WMaxLimPct", 100 * power_w / _rated_w(device, actuator))
+    _set(model, {"WMaxLimPctEnaRvrt": _OFF, "WMaxLimPctRvrtTms": actuator.reverts_s})
+    _force(model, "WMaxLimPctEna", _ON)
+
+
+_WSET_WATTS = 1
+"""Of WSetMod: WSet in watts, not WSetPct."""
+
+
+def _force(model: Model, name: str, value: float | int) -> None:
+    """Like :func:`_set`, also where the device has not set it yet (it reads as not implemented)."""
+    if model.points[name].value is None:
+        model.points[name].value = 0
+    _set(model, {name: value})
+
+
+def _obey_123(device: Any, power_w: int | None, actuator: Actuator) -> None:
+    """Model 123: the power limit of an inverter, percent of its rating."""
+    model = device.models[123][0]
+    model.read()
+    if power_w is None:
+        _force(model, "WMaxLim_Ena", _OFF)
+        return
+    _set(model, {"WMaxLimPct_RvrtTms": min(actuator.reverts_s, 65534), "WMaxLimPct_RmpTms": actuator.ramp_s})
+    _force(model, "WMaxLimPct", 100 * power_w / _rated_w(device, actuator))
+    _force(model, "WMaxLim_Ena", _ON)
+
+
+def _obey_124(device: Any, power_w: int | None, actuator: Actuator) -> None:
+    """Model 124: a charge rate c and a discharge rate −c leave the battery one power only."""
+    model = device.models[124][0]
+    model.read()
+    if power_w is None:
+        _force(model, "StorCtl_Mod", _OFF)
+        return
+    most_w = model.points["WChaMax"].cvalue or actuator.rated_w
+    percent = max(-100.0, min(100.0, 100 * power_w / float(most_w)))
+    _set(model, {"InOutWRte_RvrtTms": min(actuator.reverts_s, 65534), "InOutWRte_RmpTms": actuator.ramp_s})
+    _force(model, "OutWRte", percent)
+    _force(model, "InWRte", -percent)
+    _force(model, "StorCtl_Mod", _CHARGE_AND_DISCHARGE)
