@@ -26,7 +26,7 @@ from feeders import scenario_names, scenario_path
 from grid.errors import FeederError, Problem
 from grid.feeder import Feeder, Floats, Ints, feeder_from_arrays, feeder_from_net, feeder_to_arrays
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 _BORROWED_FROM = "simbench:1-LV-rural1--2-sw"
 
 # Those whose nets have no random numbers and no generators that hold a voltage.
@@ -61,6 +61,8 @@ class Profiles:
 
     load_index: Ints
     load_bus: Ints
+    load_profile: npt.NDArray[np.str_]
+    """The name of each load's profile in its data set; empty where the feeder has none of its own."""
     load_p_w: Floats
     """[35136, loads], W; ``load_q_var`` likewise, var."""
     load_q_var: Floats
@@ -242,6 +244,7 @@ def _simbench_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     return {
         "load_index": load.index.to_numpy(dtype=np.int64),
         "load_bus": load.bus.to_numpy(dtype=np.int64),
+        "load_profile": load.profile.to_numpy(dtype=np.str_),
         "load_p_w": absolute("load", "p_mw"),
         "load_q_var": absolute("load", "q_mvar"),
         "sgen_index": sgen.index.to_numpy(dtype=np.int64),
@@ -271,6 +274,7 @@ def _borrowed_profiles(net: Any) -> dict[str, npt.NDArray[Any]]:
     return {
         "load_index": load.index.to_numpy(dtype=np.int64),
         "load_bus": load.bus.to_numpy(dtype=np.int64),
+        "load_profile": np.full(len(load), "", dtype=np.str_),
         "load_p_w": load_p_w,
         "load_q_var": load_p_w * np.asarray(tan_phi),
         "sgen_index": sgen.index.to_numpy(dtype=np.int64),

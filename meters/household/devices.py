@@ -1,8 +1,13 @@
-"""What stands in a household: PV, battery, electric vehicle. Pure; energies Wh on the AC side."""
+"""What stands in a household: PV, battery, electric vehicle, heat pump. Pure; energies Wh on the AC side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+
+from grid.feeder import Floats
+from meters.household.weather import YEAR_MEAN_C, coefficient_of_performance, outdoor_c
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,58 @@ class Ev:
 
     def charge_room_wh(self, remaining_wh: float, hours: float) -> float:
         return min(self.power_w * hours, max(0.0, remaining_wh))
+
+
+@dataclass(frozen=True)
+class HeatPump:
+    """A heat pump of at most ``power_w`` (electric) and the store that it heats.
+
+    The store's heat is counted from the lower edge of the comfort band (``low_c``) and reaches
+    ``capacity_wh`` at its upper edge (``high_c``). It loses ``loss_w_per_k`` for each kelvin above
+    ``room_c``, at the lower edge too. The pump can run at any power between nothing and ``power_w``; its
+    source is the ``ground`` or the outdoor air, its flow as warm as the band's upper edge. Heat is in
+    thermal Wh, ``cop`` heat per electricity.
+    """
+
+    power_w: float
+    capacity_wh: float
+    loss_w_per_k: float
+    low_c: float = 35.0
+    high_c: float = 50.0
+    room_c: float = 20.0
+    ground: bool = False
+
+    def cop(self, time: int | Floats) -> Floats:
+        """Heat per electricity at ``time`` (Unix seconds); the ground is as warm as the year's mean."""
+        source_c = np.full(np.shape(time), YEAR_MEAN_C) if self.ground else outdoor_c(time)
+        return coefficient_of_performance(source_c, self.high_c, ground=self.ground)
+
+    def loss_wh(self, stored_wh: float, hours: float) -> float:
+        """The heat lost in ``hours`` at the temperature of their beginning; below the band it goes on."""
+        kelvin = (self.high_c - self.low_c) * stored_wh / self.capacity_wh + self.low_c - self.room_c
+        return self.loss_w_per_k * kelvin * hours
+
+    def least_wh(self, stored_wh: float, demand_wh: float, cop: float, hours: float) -> float:
+        """The electricity without which the store would leave the comfort band below, as far as the power
+        reaches."""
+        lacking_wh = demand_wh + self.loss_wh(stored_wh, hours) - stored_wh
+        return min(self.power_w * hours, max(0.0, lacking_wh / cop))
+
+    def most_wh(self, stored_wh: float, demand_wh: float, cop: float, hours: float) -> float:
+        """The most electricity that it can take without leaving the band above, and not below the least."""
+        room_wh = self.capacity_wh + demand_wh + self.loss_wh(stored_wh, hours) - stored_wh
+        return min(self.power_w * hours, max(0.0, room_wh / cop))
+
+    def run(
+        self, stored_wh: float, electric_wh: float, demand_wh: float, cop: float, hours: float
+    ) -> tuple[float, float, float]:
+        """Takes ``electric_wh`` within its power and the comfort band: (heat stored after it, electricity
+        taken, heat that lacks for the band's lower edge).
+
+        Lacking heat stays lacking: the house is that much colder, and the store is told as empty.
+        """
+        least_wh = self.least_wh(stored_wh, demand_wh, cop, hours)
+        most_wh = self.most_wh(stored_wh, demand_wh, cop, hours)
+        taken_wh = min(max(electric_wh, least_wh), most_wh)
+        after_wh = stored_wh + taken_wh * cop - demand_wh - self.loss_wh(stored_wh, hours)
+        return min(max(after_wh, 0.0), self.capacity_wh), taken_wh, max(0.0, -after_wh)

@@ -33,6 +33,7 @@ _CLEAR_DAYS = 14
 _INDEX_LIKENESS = 0.1
 _INDEX_MAX = 1.3
 _TWILIGHT = 0.02
+_INDEX_HALF_LIFE_HOURS = 3.0
 
 Forecast = Callable[[Floats, int, int], float]
 """(history, ahead, intervals per day) → the forecast, in the history's unit."""
@@ -82,6 +83,31 @@ def clear_sky(history: Floats, ahead: int, intervals_per_day: int) -> float:
     before = index[then - ahead]
     change = _weighted_median(index[then] - before, _closeness(before - index[-1], _INDEX_LIKENESS))
     return float(clear[ahead - 1] * min(max(index[-1] + change, 0.0), _INDEX_MAX))
+
+
+def typical_day(history: Floats, intervals_per_day: int) -> Floats:
+    """The day ahead from now on, [intervals_per_day]: the mean of the last week's days at each time."""
+    week: Floats = history[-7 * intervals_per_day :].reshape(7, intervals_per_day).mean(axis=0)
+    return week
+
+
+def clear_sky_day(history: Floats, intervals_per_day: int) -> Floats:
+    """Solar power of the day ahead from now on, [intervals_per_day].
+
+    As :func:`clear_sky`, but today's clear-sky index gives way to its mean over the last two weeks as the
+    hours pass.
+    """
+    days = history[-_CLEAR_DAYS * intervals_per_day :].reshape(_CLEAR_DAYS, intervals_per_day)
+    clear: Floats = np.partition(days, -2, axis=0)[-2]
+    if clear.max() <= 0:
+        return clear
+    usual = min(float(days.sum() / (_CLEAR_DAYS * clear.sum())), 1.0)
+    now = usual
+    if clear[-1] > _TWILIGHT * clear.max():
+        now = min(float(history[-1] / clear[-1]), _INDEX_MAX)
+    hours = (np.arange(intervals_per_day) + 0.5) * 24 / intervals_per_day
+    ahead: Floats = clear * (usual + (now - usual) * 0.5 ** (hours / _INDEX_HALF_LIFE_HOURS))
+    return ahead
 
 
 class Method(NamedTuple):

@@ -1,39 +1,23 @@
 """What a household knows before an interval, and what physically happens in it. Pure.
 
-Net energy at the connection point is PV + discharge − charge − vehicle − load, Wh, export positive. The
-registers count it in whole Wh; what is below one stays in their rest, so that nothing is lost.
+Net energy at the connection point is PV + discharge − charge − vehicle − heat pump − load, Wh, export
+positive. The registers count it in whole Wh; what is below one stays in their rest, so that nothing is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from market.messages.models import Side, Tariff
 from meters.household.devices import Battery, Stay
-from meters.household.forecast import FORECASTS, HISTORY_DAYS, Forecast
+from meters.household.forecast import FORECASTS, HISTORY_DAYS, Forecast, persistence
+from meters.household.outlook import outlook
 from meters.household.sites import DAY_S, Household, Series
-from meters.strategies.interface import BatteryNow, Device, EvNow, OfferedStep, Situation
+from meters.strategies.interface import BatteryNow, EvNow, HeatPumpNow, Memory, Situation
+from meters.strategies.interface import Plan as Plan
 
 _FIRST_CHARGE = 0.5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was ordered for an interval, and the energy awarded to each step (None: no award known)."""
-
-    steps: tuple[OfferedStep, ...]
-    firm_import_wh: int
-    awarded_wh: tuple[int, ...] | None = None
-
-    def offered(self, device: Device) -> int:
-        return sum(step.energy_wh for step in self.steps if step.device == device)
-
-    def awarded(self, device: Device, side: Side) -> int:
-        if self.awarded_wh is None:
-            return 0
-        both = zip(self.steps, self.awarded_wh, strict=True)
-        return sum(wh for step, wh in both if step.device == device and step.side == side)
 
 
 Plans = Callable[[int], Plan | None]
@@ -45,8 +29,9 @@ class State:
     """A household at ``time``, the end of the last interval it lived through (Unix seconds).
 
     ``power_w`` is that interval's mean, export positive. ``ev_arrival`` tells the stay to which
-    ``ev_charged_wh`` belongs. The rest is kept for the summary: energy curtailed, departures of the
-    vehicle, how many of them with less than needed, and how much less.
+    ``ev_charged_wh`` belongs, ``heat_wh`` is the heat in the heat pump's store, ``memory`` what the strategy
+    keeps for itself. The rest is kept for the summary: energy curtailed, departures of the vehicle, how
+    many of them with less than needed, and how much less; heat that lacked for comfort.
     """
 
     time: int
@@ -62,16 +47,20 @@ class State:
     ev_departures: int = 0
     ev_unmet: int = 0
     ev_unmet_wh: float = 0.0
+    heat_wh: float = 0.0
+    heat_lacking_wh: float = 0.0
+    memory: Memory = field(default_factory=dict)
 
 
 def first_state(household: Household, time: int) -> State:
-    """The household when the story begins: battery half full, the vehicle charged since it came home."""
+    """The household when the story begins: stores half full, the vehicle charged since it came home."""
     import_wh, export_wh = household.first_registers_wh
     state = State(
         time=time,
         import_wh=import_wh,
         export_wh=export_wh,
         battery_wh=household.battery.capacity_wh * _FIRST_CHARGE if household.battery else 0.0,
+        heat_wh=household.heat_pump.capacity_wh * _FIRST_CHARGE if household.heat_pump else 0.0,
     )
     stay = household.stay_at(time)
     if stay is None or household.ev is None:
@@ -85,9 +74,9 @@ def situation(
 ) -> Situation:
     """What the household knows at ``state.time`` about the interval at ``interval_start``.
 
-    Between the two, batteries and vehicles are expected to follow what was awarded. A vehicle that is
-    not yet at home is not yet known. What modules could have given while they were curtailed is known:
-    inverters tell it as available power.
+    Between the two, batteries, vehicles and heat pumps are expected to follow what was awarded. A vehicle
+    that is not yet at home is not yet known. What modules could have given while they were curtailed is
+    known: inverters tell it as available power.
     """
     hours = seconds / 3600
     ahead = (interval_start - state.time) // seconds + 1
@@ -98,7 +87,8 @@ def situation(
         history = series.past(state.time, HISTORY_DAYS * per_day, seconds)
         return forecast(history, ahead, per_day)
 
-    battery_wh = state.battery_wh
+    battery_wh, heat_wh = state.battery_wh, state.heat_wh
+    demand_wh = persistence(household.heat_w.past(state.time, 1, seconds), ahead, per_day) * hours
     stay = household.stay_at(state.time)
     charged_wh = state.ev_charged_wh if stay and stay.arrival == state.ev_arrival else 0.0
     for start in range(state.time, interval_start, seconds):
@@ -108,6 +98,10 @@ def situation(
         if household.battery is not None:
             battery_wh, _ = _run_battery(household.battery, battery_wh, plan, 0.0, hours)
         charged_wh += plan.awarded("ev", Side.BID)
+        if household.heat_pump is not None:
+            taken_wh = plan.awarded("heat_pump", Side.BID)
+            cop = household.cop(start, seconds)
+            heat_wh, _, _ = household.heat_pump.run(heat_wh, taken_wh, demand_wh, cop, hours)
 
     pv_wh = 0.0
     if household.pv is not None:
@@ -121,6 +115,17 @@ def situation(
         pv_wh=pv_wh,
         battery=BatteryNow(household.battery, battery_wh) if household.battery else None,
         ev=_ev_now(household, stay, charged_wh, interval_start, seconds),
+        heat_pump=HeatPumpNow(household.heat_pump, heat_wh, demand_wh, household.cop(interval_start, seconds))
+        if household.heat_pump
+        else None,
+        household=household.name,
+        seed=household.seed,
+        interval_start=interval_start,
+        last=plans(interval_start - seconds),
+        memory=state.memory,
+        outlook=lambda steps, step_s: outlook(
+            household, state.time, interval_start, seconds, steps=steps, step_s=step_s
+        ),
     )
 
 
@@ -128,9 +133,10 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     """The household after the interval of ``seconds`` from ``state.time``.
 
     With an award it follows it as far as physics lets it: where load or sun come otherwise than ordered, the
-    vehicle makes up for it as long as it can wait, then the battery, and the rest is imbalance. Without
-    (the market was silent) it does what it would do without a market: PV feeds in, the vehicle charges,
-    the battery keeps the surplus for the household's own use.
+    vehicle makes up for it as long as it can wait, then the battery, and the rest is imbalance; comfort
+    goes before an award. Without (the market was silent) it does what it would do without a market: PV
+    feeds in, the vehicle charges, the heat pump keeps its store half full, the battery keeps the surplus
+    for the household's own use.
     """
     hours, end = seconds / 3600, state.time + seconds
     if plan is not None and plan.awarded_wh is None:
@@ -148,6 +154,9 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     spare_wh = 0.0
     if plan is not None:
         spare_wh = pv_wh - load_wh - (plan.awarded("pv", Side.ASK) - plan.firm_import_wh)
+    state, heat_pump_wh = _heat(household, state, plan, hours)
+    if plan is not None:
+        spare_wh += plan.awarded("heat_pump", Side.BID) - heat_pump_wh
     state, ev_wh = _charge_ev(household, state, plan, spare_wh, end, hours)
 
     battery_wh, battery_net_wh = state.battery_wh, 0.0
@@ -155,12 +164,12 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
         spare_wh += plan.awarded("ev", Side.BID) - ev_wh
         battery_wh, battery_net_wh = _run_battery(household.battery, state.battery_wh, plan, spare_wh, hours)
     elif household.battery is not None:
-        left_wh = pv_wh - ev_wh - load_wh
+        left_wh = pv_wh - ev_wh - heat_pump_wh - load_wh
         battery_wh, battery_net_wh = household.battery.run(
             state.battery_wh, max(left_wh, 0.0), max(-left_wh, 0.0), hours
         )
 
-    net_wh = pv_wh + battery_net_wh - ev_wh - load_wh
+    net_wh = pv_wh + battery_net_wh - ev_wh - heat_pump_wh - load_wh
     counted = _count(state, net_wh)
     return replace(
         counted,
@@ -182,6 +191,24 @@ def _run_battery(
     charge_wh = plan.awarded("battery", Side.BID) + max(spare_wh, 0.0)
     discharge_wh = plan.awarded("battery", Side.ASK) + max(-spare_wh, 0.0)
     return battery.run(stored_wh, charge_wh, discharge_wh, hours)
+
+
+def _heat(household: Household, state: State, plan: Plan | None, hours: float) -> tuple[State, float]:
+    """The state with the heat pump's part of the interval, and the electricity that it took, Wh."""
+    pump = household.heat_pump
+    if pump is None:
+        return state, 0.0
+    seconds = round(hours * 3600)
+    cop = household.cop(state.time, seconds)
+    demand_wh = household.heat_w.mean(state.time, seconds) * hours
+    if plan is not None:
+        wanted_wh = float(plan.awarded("heat_pump", Side.BID))
+    else:
+        middle_wh = pump.capacity_wh * _FIRST_CHARGE
+        wanted_wh = (middle_wh + demand_wh + pump.loss_wh(state.heat_wh, hours) - state.heat_wh) / cop
+    heat_wh, taken_wh, lacking_wh = pump.run(state.heat_wh, wanted_wh, demand_wh, cop, hours)
+    lacked_wh = state.heat_lacking_wh + lacking_wh
+    return replace(state, heat_wh=heat_wh, heat_lacking_wh=lacked_wh), taken_wh
 
 
 def _count(state: State, net_wh: float) -> State:

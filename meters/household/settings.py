@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from meters.strategies import load_strategy
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=100)]
@@ -13,6 +15,14 @@ Energy = Annotated[float, Field(gt=0, le=1_000_000)]
 Hour = Annotated[float, Field(ge=0, lt=24)]
 Spread = Annotated[float, Field(ge=0, le=6)]
 Price = Annotated[int, Field(ge=0, le=10_000_000)]
+
+_RANGES = (
+    ("pv_price", ""),
+    ("ev_price", ""),
+    ("ev_energy", "_wh"),
+    ("heat_loss", "_w_per_k"),
+    ("pv_peak", "_w"),
+)
 
 
 class HouseholdSettings(BaseModel):
@@ -25,6 +35,17 @@ class HouseholdSettings(BaseModel):
     ``ev_arrival_hour`` to about ``ev_departure_hour`` of the next day (normal, with the given spreads).
     ``pv_price_min`` and ``pv_price_max`` bound the marginal price of PV, drawn for each household;
     ``ev_price_min`` and ``ev_price_max`` what a vehicle's owner pays for charging without urgency.
+
+    Loads that the feeder's data call heat pumps are heat pumps. Of the other households the share
+    ``heat_pump_share`` has one besides, for a house that loses between ``heat_loss_min_w_per_k`` and
+    ``heat_loss_max_w_per_k``. A store holds the heat of ``heat_store_hours`` at full power.
+
+    ``pv_share`` is the share of households with a roof of its own beyond the feeder's generators, modelled
+    by pvlib at ``latitude`` and ``longitude`` (degrees north and east; SimBench's feeders lie near Schwerin):
+    between ``pv_peak_min_w`` and ``pv_peak_max_w`` of modules, tilt and azimuth drawn.
+
+    ``strategy`` is what a household goes by, ``strategies`` gives others to shares of those that own a device
+    with a choice (PV, battery, vehicle, heat pump), drawn from the seed.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -49,12 +70,39 @@ class HouseholdSettings(BaseModel):
     ev_price_min: Price = 310_000
     ev_price_max: Price = 450_000
     forecast: Literal["persistence", "seasonal", "analogues"] = "analogues"
-    strategy: Literal["truthful"] = "truthful"
+    heat_pump_share: Share = 0.0
+    heat_loss_min_w_per_k: Annotated[float, Field(gt=0, le=10_000)] = 100.0
+    heat_loss_max_w_per_k: Annotated[float, Field(gt=0, le=10_000)] = 250.0
+    heat_store_hours: Annotated[float, Field(gt=0, le=48)] = 2.0
+    pv_share: Share = 0.0
+    pv_peak_min_w: Power = 4_000
+    pv_peak_max_w: Power = 12_000
+    latitude: Annotated[float, Field(ge=-66, le=66)] = 53.65
+    longitude: Annotated[float, Field(ge=-180, le=180)] = 11.41
+    strategy: str = "truthful"
+    strategies: dict[str, Share] = Field(default_factory=dict)
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_installed(cls, name: str) -> str:
+        load_strategy(name)
+        return name
+
+    @field_validator("strategies")
+    @classmethod
+    def _are_installed(cls, shares: dict[str, float]) -> dict[str, float]:
+        for name in shares:
+            try:
+                load_strategy(name)
+            except ValueError as error:
+                raise ValueError(f"{name!r} {error}") from None
+        if sum(shares.values()) > 1:
+            raise ValueError(f"the shares sum to {sum(shares.values()):g}, above 1")
+        return shares
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        for name in ("pv_price", "ev_price", "ev_energy"):
-            unit = "_wh" if name == "ev_energy" else ""
+        for name, unit in _RANGES:
             low, high = getattr(self, f"{name}_min{unit}"), getattr(self, f"{name}_max{unit}")
             if low > high:
                 raise ValueError(f"{name}_min{unit} {low} is above {name}_max{unit} {high}")

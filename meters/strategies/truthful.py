@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from market.messages.models import Side, Tariff
-from meters.strategies.interface import BatteryNow, Device, EvNow, Offer, OfferedStep, Situation
+from meters.strategies.interface import BatteryNow, EvNow, HeatPumpNow, Offer, OfferedStep, Situation
+from meters.strategies.steps import add_step
 
-# What a kWh through a battery wears off it, µEUR/kWh.
-_WEAR = 20_000
+WEAR = 20_000
+"""What a kWh through a battery wears off it, µEUR/kWh."""
+
 _PARTS = 2
 
 
 def truthful(situation: Situation) -> Offer:
-    """Firm is the forecast load that the own PV leaves; its surplus, battery and vehicle are steps at their
-    own value.
+    """Firm is the forecast load that the own PV leaves, and the heat that comfort cannot wait for; surplus,
+    battery, vehicle and more heat are steps at their own value.
     """
     tariff = situation.tariff
     steps: list[OfferedStep] = []
-    own_wh = min(situation.load_wh, situation.pv_wh)  # it never leaves the house, and pays no fee
+    load_wh = situation.load_wh + least_heat_wh(situation)
+    own_wh = min(load_wh, situation.pv_wh)  # it never leaves the house, and pays no fee
     if situation.pv is not None:
-        _add(steps, tariff, "pv", Side.ASK, situation.pv_wh - own_wh, situation.pv.price)
+        add_step(steps, tariff, "pv", Side.ASK, situation.pv_wh - own_wh, situation.pv.price)
     if situation.battery is not None:
         _offer_battery(steps, situation.battery, situation.hours, tariff)
     if situation.ev is not None:
         _offer_ev(steps, situation.ev, situation.hours, tariff)
+    if situation.heat_pump is not None:
+        _offer_heat_pump(steps, situation.heat_pump, situation.hours, tariff)
     return Offer(
-        firm_import_wh=round(situation.load_wh - own_wh),
+        firm_import_wh=round(load_wh - own_wh),
         firm_q_var=-round(situation.load_q_var),
         steps=tuple(steps),
     )
@@ -44,13 +49,13 @@ def _offer_battery(steps: list[OfferedStep], now: BatteryNow, hours: float, tari
     room_wh = battery.charge_room_wh(now.stored_wh, hours)
     for part in range(_PARTS):
         stored_wh = now.stored_wh + room_wh * (part + 0.5) / _PARTS * battery.one_way
-        bid = (value(stored_wh) - _WEAR / 2) * battery.one_way
-        _add(steps, tariff, "battery", Side.BID, room_wh / _PARTS, bid)
+        bid = (value(stored_wh) - WEAR / 2) * battery.one_way
+        add_step(steps, tariff, "battery", Side.BID, room_wh / _PARTS, bid)
     room_wh = battery.discharge_room_wh(now.stored_wh, hours)
     for part in range(_PARTS):
         stored_wh = now.stored_wh - room_wh * (part + 0.5) / _PARTS / battery.one_way
-        ask = value(stored_wh) / battery.one_way + _WEAR / 2
-        _add(steps, tariff, "battery", Side.ASK, room_wh / _PARTS, ask)
+        ask = value(stored_wh) / battery.one_way + WEAR / 2
+        add_step(steps, tariff, "battery", Side.ASK, room_wh / _PARTS, ask)
 
 
 def _offer_ev(steps: list[OfferedStep], now: EvNow, hours: float, tariff: Tariff) -> None:
@@ -65,14 +70,24 @@ def _offer_ev(steps: list[OfferedStep], now: EvNow, hours: float, tariff: Tariff
     eager = now.ev.price + (tariff.cap - now.ev.price) * urgency**3
     middle = (tariff.import_price + tariff.export_price) / 2
     patient = middle + (eager - middle) * urgency
-    _add(steps, tariff, "ev", Side.BID, must_wh, tariff.cap)
-    _add(steps, tariff, "ev", Side.BID, (now_wh - must_wh) / 2, eager)
-    _add(steps, tariff, "ev", Side.BID, (now_wh - must_wh) / 2, patient)
+    add_step(steps, tariff, "ev", Side.BID, must_wh, tariff.cap)
+    add_step(steps, tariff, "ev", Side.BID, (now_wh - must_wh) / 2, eager)
+    add_step(steps, tariff, "ev", Side.BID, (now_wh - must_wh) / 2, patient)
 
 
-def _add(
-    steps: list[OfferedStep], tariff: Tariff, device: Device, side: Side, energy_wh: float, price: float
-) -> None:
-    if int(energy_wh) > 0:
-        limit = min(max(round(price), tariff.floor), tariff.cap)
-        steps.append(OfferedStep(device, side, int(energy_wh), limit))
+def least_heat_wh(situation: Situation) -> float:
+    """The electricity without which the heat store would leave the comfort band."""
+    now = situation.heat_pump
+    return now.pump.least_wh(now.stored_wh, now.demand_wh, now.cop, situation.hours) if now else 0.0
+
+
+def _offer_heat_pump(steps: list[OfferedStep], now: HeatPumpNow, hours: float, tariff: Tariff) -> None:
+    """Heat that can wait is worth between the import tariff (store empty) and the export tariff (full)."""
+    pump = now.pump
+    least_wh = pump.least_wh(now.stored_wh, now.demand_wh, now.cop, hours)
+    room_wh = pump.most_wh(now.stored_wh, now.demand_wh, now.cop, hours) - least_wh
+    for part in range(_PARTS):
+        stored_wh = now.stored_wh + room_wh * (part + 0.5) / _PARTS * now.cop
+        full = min(max(stored_wh / pump.capacity_wh, 0.0), 1.0)
+        bid = tariff.import_price - (tariff.import_price - tariff.export_price) * full
+        add_step(steps, tariff, "heat_pump", Side.BID, room_wh / _PARTS, bid)

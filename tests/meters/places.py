@@ -26,6 +26,7 @@ def small_profiles(seed: int = 1) -> Profiles:
     return Profiles(
         load_index=np.array([0, 2, 4]),
         load_bus=np.array([3, 3, 5]),
+        load_profile=np.array(["H0-A", "H0-B", "H0-C"]),
         load_p_w=load_p_w,
         load_q_var=load_p_w * 0.3,
         sgen_index=np.array([0, 1]),
