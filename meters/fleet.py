@@ -32,7 +32,7 @@ from meters.household.sites import households
 from meters.identity import derived_signer
 from meters.mqtt import Inbox, Session
 from meters.outbox import Outbox, Writes
-from meters.strategies import STRATEGIES
+from meters.strategies import load_strategy
 
 _TICK_S = 0.25
 # Not the whole fleet at once: the market takes in the first part while the rest is still computed.
@@ -90,10 +90,15 @@ def agents_of(config: FleetConfig) -> tuple[Agent, ...]:
         first_interval_start=config.first_interval_start,
     )
     patience = Patience(resend_s=config.resend_s, award_s=config.award_patience_s)
-    strategy = STRATEGIES[config.household.strategy]
     profiles = year_profiles(config.feeder_name)
     return tuple(
-        Agent(household, derived_signer(config.seed, f"meter:{household.name}"), place, strategy, patience)
+        Agent(
+            household,
+            derived_signer(config.seed, f"meter:{household.name}"),
+            place,
+            load_strategy(household.strategy),
+            patience,
+        )
         for household in households(profiles, config.household, config.seed)
     )
 
