@@ -1,9 +1,9 @@
 """One meter of the market: what it does when it hears a gate, a receipt or an award.
 
 An agent does no I/O. It changes its own memory, adds to :class:`Writes` what has to be on the disk first,
-and tells which messages are due. Its clock is the gate announcement: between a gate's opening and closing
-no interval ends, so ``opens_at`` is all it needs. Whether messages come early, late or twice makes no
-difference to what it sends.
+and tells which messages are due. Whether messages come early, late or twice makes no difference to what it
+sends. How it knows that an interval has ended is its kind's: by the gates, where time is simulated
+(:mod:`meters.simulated`), or by its own clock (:mod:`meters.wall_clock`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from eth_hash.auto import keccak
@@ -26,22 +27,19 @@ from market.messages.models import (
     Receipt,
     ReceiptKind,
     ReceiptResult,
-    Side,
     Status,
     Step,
     Sync,
 )
 from market.messages.signing import UNSIGNED, Domain, Signer, is_signed_by, message_digest
-from meters.household.life import Plan, State, first_state, live, situation
-from meters.household.sites import Household
 from meters.mqtt import Message
 from meters.outbox import MeterRow, OutboxRow, PlanRow, Writes
-from meters.strategies.interface import OfferedStep, Strategy
+from meters.source import RegisterReading
+from meters.trader import Ordered, Trader
 
-SOFTWARE = "peergrid household 1"
+SOFTWARE = "peergrid meter 1"
 _RESEND_MAX_S = 60.0
-_ASK_AGAIN = 0.2
-"""Of the patience for an award: how long until it is asked for (again)."""
+_REFUSED_AGAIN_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,26 +47,25 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class MarketPlace:
     """Where a meter trades: the feeder's id, the market's address, the signatures' domain, the length of
-    an interval, and when the first one starts (Unix seconds)."""
+    an interval in s."""
 
     feeder: str
     market: str
     domain: Domain
     interval_s: int
-    first_interval_start: int
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Real seconds: until a message without receipt is sent again, and for an award that is still
-    missing when the next gate opens."""
+    """Real seconds: until a message without receipt is sent again, and for what is still missing when a
+    gate opens."""
 
     resend_s: float = 5.0
     award_s: float = 5.0
 
 
 @dataclass
-class _Waiting:
+class Waiting:
     """A message without receipt: when it is due to be sent (again), and the wait after that."""
 
     row: OutboxRow
@@ -77,30 +74,22 @@ class _Waiting:
     wait_s: float
 
 
-@dataclass(frozen=True)
-class _PlanMade:
-    plan: Plan
-    refused: bool = False
-
-
 @lru_cache(maxsize=4)
 def _gate(payload: bytes) -> Gate:
     """All meters hear the same announcement."""
     return Gate.model_validate_json(payload)
 
 
-class Agent:
-    """The agent of one household. ``now_s`` is a monotonic real time, used for waiting only."""
+class Agent(ABC):
+    """The agent of one meter. ``now_s`` is a monotonic real time, used for waiting only.
+
+    ``name`` is what the log calls it.
+    """
 
     def __init__(
-        self,
-        household: Household,
-        signer: Signer,
-        place: MarketPlace,
-        strategy: Strategy,
-        patience: Patience,
+        self, name: str, trader: Trader, signer: Signer, place: MarketPlace, patience: Patience
     ) -> None:
-        self.household = household
+        self.name = name
         self.meter = signer.address
         self.topic = f"peergrid/v1/{place.feeder}/{self.meter}"
         self.subscriptions = (
@@ -110,29 +99,54 @@ class Agent:
         )
         self.ignored = 0
         """Messages that were malformed, not signed by the market or not for this meter."""
+        self.last: RegisterReading | None = None
+        """The last recorded reading."""
+        self.gate: Gate | None = None
+        """The gate that was announced last."""
+        self.skew_s = 0
+        """How far the market's clock is ahead of the meter's, as the last receipt of a reading tells."""
+        self._trader = trader
         self._signer = signer
         self._place = place
-        self._strategy = strategy
         self._patience = patience
-        self._state = first_state(household, place.first_interval_start - 2 * place.interval_s)
+        self._epoch = 0
         self._next_seq = 0
         self._next_version = 0
-        self._plans: dict[int, _PlanMade] = {}
-        self._waiting: dict[tuple[int, int], _Waiting] = {}
+        self._memory = ""
+        self._orders: dict[int, Ordered] = {}
+        self._waiting: dict[tuple[int, int, int], Waiting] = {}
         self._heard: Gate | None = None
         self._heard_s = 0.0
-        self._ask_s = 0.0
         self._closed = 0
+
+    # What its kind knows
+
+    @abstractmethod
+    def clock(self) -> int:
+        """The meter's own clock, Unix s."""
+
+    @abstractmethod
+    def questions(self, now_s: float) -> Iterator[Message]:
+        """Asks for a missing award from time to time: a question may get lost where nobody listens yet."""
+
+    @abstractmethod
+    def _prepare(self, gate: Gate, writes: Writes, *, patient: bool) -> bool:
+        """What comes before an order for the gate; False to put it off, which only the ``patient`` may."""
 
     # What the fleet restores, asks and sends
 
     def restore(self, row: MeterRow) -> None:
-        """Continue from what was stored; plans and waiting messages follow."""
-        self._state = State(**json.loads(row.state))
-        self._next_seq, self._next_version = row.next_seq, row.next_version
+        """Continue from what was stored; orders and waiting messages follow."""
+        self._epoch, self._next_seq, self._next_version = row.epoch, row.next_seq, row.next_version
+        state = json.loads(row.state)
+        if state["last"] is not None:
+            self.last = RegisterReading(**state["last"])
+        self._memory = state["trader"]
+        if self._memory:
+            self._trader.recall(self._memory)
 
     def restore_plan(self, row: PlanRow) -> None:
-        self._plans[row.interval_start] = _plan_from_json(row.plan)
+        self._orders[row.interval_start] = Ordered.from_json(row.plan)
 
     def restore_waiting(self, row: OutboxRow) -> None:
         self._keep(row)
@@ -140,22 +154,21 @@ class Agent:
     def greeting(self) -> Iterator[Message]:
         """What is due on a new connection: presence, a question for what was missed, all without receipt."""
         yield self._presence(online=True)
-        if self._next_seq:
+        if self._next_seq or self._next_version:
             yield self._question()
         for waiting in self._waiting.values():
             waiting.due_s, waiting.wait_s = 0.0, self._patience.resend_s
+
+    @property
+    def waiting(self) -> int:
+        """How many messages have no receipt yet."""
+        return len(self._waiting)
 
     def farewell(self) -> Message:
         """Presence ended; also the last will."""
         return self._presence(online=False)
 
-    def questions(self, now_s: float) -> Iterator[Message]:
-        """Asks for a missing award from time to time: a question may get lost where nobody listens yet."""
-        if self._heard is not None and now_s >= self._ask_s:
-            self._ask_s = now_s + self._patience.award_s * _ASK_AGAIN
-            yield self._question()
-
-    def due(self, now_s: float) -> Iterator[_Waiting]:
+    def due(self, now_s: float) -> Iterator[Waiting]:
         """Messages to send now; :meth:`sent` is told which were handed over."""
         for waiting in self._waiting.values():
             late = waiting.row.kind == ReceiptKind.ORDER and waiting.row.time <= self._closed
@@ -163,9 +176,31 @@ class Agent:
                 yield waiting
 
     @staticmethod
-    def sent(waiting: _Waiting, now_s: float) -> None:
+    def sent(waiting: Waiting, now_s: float) -> None:
         waiting.due_s = now_s + waiting.wait_s * random.uniform(0.5, 1.5)  # noqa: S311
         waiting.wait_s = min(2 * waiting.wait_s, _RESEND_MAX_S)
+
+    # What it reads
+
+    def record(self, reading: RegisterReading, writes: Writes) -> None:
+        """Signs a reading and keeps it until its receipt comes. Readings come in the order they were made."""
+        if reading.epoch != self._epoch:
+            self._epoch, self._next_seq = reading.epoch, 0
+        self.last = reading
+        message = Reading(
+            meter=self.meter,
+            epoch=self._epoch,
+            seq=self._next_seq,
+            taken_at=reading.taken_at,
+            import_wh=reading.import_wh,
+            export_wh=reading.export_wh,
+            power_w=reading.power_w,
+            quality=reading.quality,
+            sig=UNSIGNED,
+        )
+        self._next_seq += 1
+        self._post(message, ReceiptKind.READING, self._epoch, message.seq, message.taken_at, writes)
+        self._save(writes)
 
     # What it hears
 
@@ -183,7 +218,7 @@ class Agent:
             self._ignore(f"malformed: {error.errors()[0]['msg']}")
 
     def wake(self, now_s: float, writes: Writes) -> None:
-        """Act on a gate that was put off for want of an award."""
+        """Act on a gate that was put off."""
         if self._heard is not None:
             self._act(self._heard, now_s, writes)
 
@@ -191,203 +226,168 @@ class Agent:
         if gate.feeder != self._place.feeder or gate.minutes * 60 != self._place.interval_s:
             self._ignore("a gate of another market")
             return
+        self.gate = gate
         if gate.state != "OPEN":
             self._closed = max(self._closed, gate.interval_start)
         if self._heard is None or self._heard.interval_start != gate.interval_start:
             self._heard_s = now_s
-            self._ask_s = now_s + self._patience.award_s * _ASK_AGAIN
         self._heard = gate
         self._act(gate, now_s, writes)
 
     def _act(self, gate: Gate, now_s: float, writes: Writes) -> None:
-        if self._awaits_award(gate.interval_start) and now_s < self._heard_s + self._patience.award_s:
+        patient = now_s < self._heard_s + self._patience.award_s
+        if not self._prepare(gate, writes, patient=patient):
             return
         self._heard = None
-        changed = False
-        while self._state.time + self._place.interval_s <= gate.opens_at:
-            self._live_and_read(writes)
-            changed = True
-        start = gate.interval_start
-        if gate.state == "OPEN" and start >= self._state.time and start not in self._plans:
+        if gate.state == "OPEN":
             self._order(gate, writes)
-            changed = True
-        if changed:
-            writes.meters[self.meter] = MeterRow(
-                self.meter, 0, self._next_seq, self._next_version, json.dumps(vars(self._state))
-            )
-            for ended in [start for start in self._plans if start < self._state.time]:
-                del self._plans[ended]
-                writes.ended.append((self.meter, ended))
-
-    def _awaits_award(self, before: int) -> bool:
-        return any(
-            made.plan.awarded_wh is None and not made.refused
-            for start, made in self._plans.items()
-            if self._state.time <= start < before
-        )
-
-    def _plan(self, start: int) -> Plan | None:
-        made = self._plans.get(start)
-        return made.plan if made is not None else None
-
-    def _live_and_read(self, writes: Writes) -> None:
-        plan = self._plan(self._state.time)
-        self._state = state = live(self.household, self._state, plan, self._place.interval_s)
-        reading = Reading(
-            meter=self.meter,
-            epoch=0,
-            seq=self._next_seq,
-            taken_at=state.time,
-            import_wh=state.import_wh,
-            export_wh=state.export_wh,
-            power_w=state.power_w,
-            sig=UNSIGNED,
-        )
-        self._next_seq += 1
-        self._post(reading, ReceiptKind.READING, reading.seq, reading.taken_at, writes)
 
     def _order(self, gate: Gate, writes: Writes) -> None:
-        offer = self._strategy(
-            situation(
-                self.household,
-                self._state,
-                self._plan,
-                gate.interval_start,
-                self._place.interval_s,
-                gate.tariff,
-            )
-        )
+        start = gate.interval_start
+        if start in self._orders or start < self.clock():
+            return
+        proposal = self._trader.propose(gate, self._orders.get)
+        if proposal is None:
+            return
         order = Order(
             meter=self.meter,
             feeder=gate.feeder,
-            interval_start=gate.interval_start,
+            interval_start=start,
             version=self._next_version,
-            firm_import_wh=offer.firm_import_wh,
-            firm_q_var=offer.firm_q_var,
+            firm_import_wh=proposal.firm_import_wh,
+            firm_export_wh=proposal.firm_export_wh,
+            firm_q_var=proposal.firm_q_var,
             steps=tuple(
                 Step(side=step.side, energy_wh=step.energy_wh, limit_price=step.limit_price)
-                for step in offer.steps
+                for step in proposal.steps
             ),
             sig=UNSIGNED,
         )
         self._next_version += 1
-        self._set_plan(gate.interval_start, _PlanMade(Plan(offer.steps, offer.firm_import_wh)), writes)
+        self._memory = proposal.memory
+        self._set_order(start, Ordered(proposal), writes)
         for waiting in list(self._waiting.values()):
-            if waiting.row.kind == ReceiptKind.ORDER and waiting.row.time < gate.interval_start:
+            if waiting.row.kind == ReceiptKind.ORDER and waiting.row.time < start:
                 self._drop(waiting.row, writes)  # its gate has closed: no receipt can make it count
-        self._post(order, ReceiptKind.ORDER, order.version, order.interval_start, writes)
+        self._post(order, ReceiptKind.ORDER, 0, order.version, start, writes)
+        self._save(writes)
 
     def _on_award(self, award: Award, now_s: float, writes: Writes) -> None:
         if award.meter != self.meter or not is_signed_by(self._place.domain, award, self._place.market):
             self._ignore("an award that is not the market's for this meter")
             return
-        made = self._plans.get(award.interval_start)
-        if made is None or made.plan.awarded_wh is not None:
+        ordered = self._orders.get(award.interval_start)
+        if ordered is None or ordered.awarded_wh is not None:
             return
-        awarded = [0] * len(made.plan.steps)
+        offered = ordered.proposal.steps
+        awarded = [0] * len(offered)
         for step in award.steps:
-            if step.index >= len(awarded) or step.energy_wh > made.plan.steps[step.index].energy_wh:
+            if step.index >= len(awarded) or step.energy_wh > offered[step.index].energy_wh:
                 self._ignore("an award of more than was offered")
                 return
             awarded[step.index] = step.energy_wh
-        plan = replace(made.plan, awarded_wh=tuple(awarded))
-        self._set_plan(award.interval_start, _PlanMade(plan), writes)
+        ordered = replace(ordered, awarded_wh=tuple(awarded), price=award.price, setpoint_w=award.setpoint_w)
+        self._set_order(award.interval_start, ordered, writes)
         self.wake(now_s, writes)
 
     def _on_receipt(self, receipt: Receipt, writes: Writes) -> None:
         if receipt.meter != self.meter or not is_signed_by(self._place.domain, receipt, self._place.market):
             self._ignore("a receipt that is not the market's for this meter")
             return
+        named = [w for w in self._waiting.values() if w.row.kind == receipt.kind]
+        named = [w for w in named if w.row.number == receipt.up_to]
+        digests = {"0x" + waiting.row.digest.hex(): waiting.row for waiting in named}
         if receipt.result == ReceiptResult.REJECTED:
-            self._on_refusal(receipt, writes)
-            return
-        named = self._waiting.get((receipt.kind, receipt.up_to))
-        if named is not None and "0x" + named.row.digest.hex() != receipt.digest:
-            self._ignore("a receipt for other content than was sent")
-            return
-        for waiting in list(self._waiting.values()):
-            if waiting.row.kind == receipt.kind and waiting.row.number <= receipt.up_to:
-                self._drop(waiting.row, writes)
+            digests |= {"0x" + keccak(waiting.row.payload).hex(): waiting.row for waiting in named}
+        row = digests.get(receipt.digest)
+        if row is None:
+            # Nothing waits under that number where it was covered before, or is of another epoch.
+            if named:
+                self._ignore("a receipt for other content than was sent")
+        elif receipt.result == ReceiptResult.REJECTED:
+            self._on_refusal(row, receipt, writes)
+        else:
+            if row.kind == ReceiptKind.READING:
+                self.skew_s = receipt.received_at - self.clock()
+            for waiting in list(self._waiting.values()):
+                other = waiting.row
+                if (other.kind, other.epoch) == (row.kind, row.epoch) and other.number <= row.number:
+                    self._drop(other, writes)
 
-    def _on_refusal(self, receipt: Receipt, writes: Writes) -> None:
-        """The market will never take this message: do not send it again, and follow no award for it."""
-        refused = self._waiting.get((receipt.kind, receipt.up_to))
-        if refused is None:
-            return
-        if receipt.digest not in ("0x" + refused.row.digest.hex(), "0x" + keccak(refused.row.payload).hex()):
-            self._ignore("a refusal of what somebody else sent in its name")
-            return
+    def _on_refusal(self, row: OutboxRow, receipt: Receipt, writes: Writes) -> None:
+        """No award comes for a refused order. A refused reading is settled by it, and stays until a receipt
+        covers it; should the market have asked for something else first, it is sent once more by then.
+        """
         _log.warning(
             "%s: the market refused %s %d: %s %s",
-            self.household.name,
-            ReceiptKind(receipt.kind).name.lower(),
-            receipt.up_to,
+            self.name,
+            ReceiptKind(row.kind).name.lower(),
+            row.number,
             receipt.field,
             receipt.reason,
         )
-        self._drop(refused.row, writes)
-        made = self._plans.get(refused.row.time)
-        if receipt.kind == ReceiptKind.ORDER and made is not None:
-            self._set_plan(refused.row.time, replace(made, refused=True), writes)
+        if row.kind == ReceiptKind.READING:
+            self._waiting[row.kind, row.epoch, row.number].due_s += _REFUSED_AGAIN_S
+            return
+        self._drop(row, writes)
+        if row.time in self._orders:
+            self._set_order(row.time, replace(self._orders[row.time], refused=True), writes)
 
     # Bookkeeping
 
     def _post(
-        self, message: Reading | Order, kind: ReceiptKind, number: int, time: int, writes: Writes
+        self,
+        message: Reading | Order,
+        kind: ReceiptKind,
+        epoch: int,
+        number: int,
+        time: int,
+        writes: Writes,
     ) -> None:
         digest = message_digest(self._place.domain, message)
         signed = message.model_copy(update={"sig": self._signer.sign_digest(digest)})
-        row = OutboxRow(self.meter, int(kind), number, time, digest, signed.model_dump_json().encode())
+        payload = signed.model_dump_json().encode()
+        row = OutboxRow(self.meter, int(kind), epoch, number, time, digest, payload)
         writes.sent.append(row)
         self._keep(row)
 
     def _keep(self, row: OutboxRow) -> None:
         leaf = "order" if row.kind == ReceiptKind.ORDER else "reading"
         message = Message(f"{self.topic}/{leaf}", row.payload)
-        self._waiting[row.kind, row.number] = _Waiting(row, message, 0.0, self._patience.resend_s)
+        waiting = Waiting(row, message, 0.0, self._patience.resend_s)
+        self._waiting[row.kind, row.epoch, row.number] = waiting
 
     def _drop(self, row: OutboxRow, writes: Writes) -> None:
-        del self._waiting[row.kind, row.number]
-        writes.covered.append((row.meter, row.kind, row.number))
+        del self._waiting[row.kind, row.epoch, row.number]
+        writes.covered.append((row.meter, row.kind, row.epoch, row.number))
 
-    def _set_plan(self, start: int, made: _PlanMade, writes: Writes) -> None:
-        self._plans[start] = made
-        writes.plans[self.meter, start] = PlanRow(self.meter, start, _plan_to_json(made))
+    def _save(self, writes: Writes) -> None:
+        state = {"last": asdict(self.last) if self.last else None, "trader": self._memory}
+        writes.meters[self.meter] = MeterRow(
+            self.meter, self._epoch, self._next_seq, self._next_version, json.dumps(state)
+        )
+
+    def _set_order(self, start: int, ordered: Ordered, writes: Writes) -> None:
+        self._orders[start] = ordered
+        writes.plans[self.meter, start] = PlanRow(self.meter, start, ordered.to_json())
+
+    def _forget_orders(self, before: int, writes: Writes) -> None:
+        """Orders of intervals that start before are no longer needed."""
+        for start in [start for start in self._orders if start < before]:
+            del self._orders[start]
+            writes.plans.pop((self.meter, start), None)
+            writes.ended.append((self.meter, start))
 
     def _question(self) -> Message:
         """Asks for all that the market said since the oldest thing that is still open."""
-        since = min([self._state.time, *(waiting.row.time for waiting in self._waiting.values())])
+        since = min([self.clock(), *(waiting.row.time for waiting in self._waiting.values())])
         sync = Sync(meter=self.meter, since=since - self._place.interval_s)
         return Message(f"{self.topic}/sync", sync.model_dump_json().encode())
 
     def _presence(self, *, online: bool) -> Message:
-        status = Status(meter=self.meter, online=online, since=self._state.time, software=SOFTWARE)
+        status = Status(meter=self.meter, online=online, since=self.clock(), software=SOFTWARE)
         return Message(f"{self.topic}/status", status.model_dump_json().encode(), retain=True)
 
     def _ignore(self, reason: str) -> None:
         self.ignored += 1
-        _log.debug("%s ignored %s", self.household.name, reason)
-
-
-def _plan_to_json(made: _PlanMade) -> str:
-    return json.dumps(
-        {
-            "steps": [
-                [step.device, int(step.side), step.energy_wh, step.limit_price] for step in made.plan.steps
-            ],
-            "firm_import_wh": made.plan.firm_import_wh,
-            "awarded_wh": made.plan.awarded_wh,
-            "refused": made.refused,
-        }
-    )
-
-
-def _plan_from_json(text: str) -> _PlanMade:
-    stored = json.loads(text)
-    steps = tuple(
-        OfferedStep(device, Side(side), energy_wh, limit_price)
-        for device, side, energy_wh, limit_price in stored["steps"]
-    )
-    awarded = stored["awarded_wh"]
-    plan = Plan(steps, stored["firm_import_wh"], None if awarded is None else tuple(awarded))
-    return _PlanMade(plan, stored["refused"])
+        _log.debug("%s ignored %s", self.name, reason)

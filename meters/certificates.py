@@ -38,6 +38,27 @@ class Period:
         return self.start + dt.timedelta(days=self.days)
 
 
+@dataclass(frozen=True)
+class ClientCertificate:
+    """Who a certificate is for, its number, and until when it is valid (UTC)."""
+
+    name: str
+    serial: int
+    end: dt.datetime
+
+
+def client_certificate(path: Path) -> ClientCertificate:
+    """What a certificate file says; :class:`InputError` where it is none."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so it cannot be read") from None
+    except ValueError:
+        raise InputError.single(str(path), "", "…", "is no certificate") from None
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return ClientCertificate(str(name.value), certificate.serial_number, certificate.not_valid_after_utc)
+
+
 class Authority:
     """A key and certificate in a folder (``ca.key``, ``ca.crt``) that others are signed with."""
 

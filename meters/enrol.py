@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eth_hash.auto import keccak
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from grid.errors import InputError
 from market.messages.models import Address, Bytes32, Signature, UnixTime
 from market.messages.signing import Binding, Domain, Signer
 from meters.certificates import Authority, Period
+from meters.configuration import Part, parsed_json, read_text
 from meters.identity import SECRET_BYTES, read_key, signed_binding, write_key
 from meters.mqtt import Tls
 from meters.secure_broker import SALT
@@ -27,10 +27,8 @@ KEY = "meter.key"
 REGISTRY_ENTRY = "registry.json"
 
 
-class RegistryEntry(BaseModel):
+class RegistryEntry(Part):
     """A binding signed by the meter itself, as the registry on the chain takes it."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     meter: Address
     owner: Address
@@ -99,15 +97,7 @@ def enrol(folder: Path, authority_folder: Path, what: Enrolment, period: Period)
 
 def read_entry(path: Path) -> RegistryEntry:
     """Raises :class:`InputError` where it is none."""
-    try:
-        return RegistryEntry.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError.single(str(path), "", error.strerror, "so it cannot be read") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise InputError.single(
-            str(path), ".".join(map(str, first["loc"])), first["input"], first["msg"]
-        ) from None
+    return parsed_json(str(path), RegistryEntry, read_text(path))
 
 
 def meter_tls(folder: Path) -> Tls:

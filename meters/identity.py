@@ -51,17 +51,25 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def read_key(path: Path) -> Signer:
-    """The key in a file made by :func:`write_key`; one that others may read is refused."""
+def check_private(path: Path) -> None:
+    """Raises :class:`InputError` where others than its owner may read a key file, or there is none."""
     try:
         mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so the key cannot be read") from None
+    if mode & _OTHERS:
+        raise InputError.single(str(path), "mode", oct(mode & 0o777), "lets others at the key: chmod 600 it")
+
+
+def read_key(path: Path) -> Signer:
+    """The key in a file made by :func:`write_key`; one that others may read is refused."""
+    check_private(path)
+    try:
         text = path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise InputError.single(str(path), "", error.strerror, "so the key cannot be read") from None
     except UnicodeDecodeError:
         text = ""
-    if mode & _OTHERS:
-        raise InputError.single(str(path), "mode", oct(mode & 0o777), "lets others at the key: chmod 600 it")
     try:
         secret = bytes.fromhex(text)
         if len(secret) != SECRET_BYTES:  # a shorter one would be padded

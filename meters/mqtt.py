@@ -62,6 +62,14 @@ class Tls:
     key: Path
 
 
+@dataclass(frozen=True, repr=False)
+class Login:
+    """User and password, for a broker that asks for them; neither is ever shown."""
+
+    user: str
+    password: str
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A message to publish."""
@@ -160,7 +168,8 @@ class Session:
     ``subscriptions`` are topic filters, made anew on each connection before ``on_connect`` is called.
     With ``clean_start`` the broker forgets what it held for this client; without it the broker keeps
     subscriptions and unacknowledged messages for ``expiry_s`` seconds. ``will`` is published by the
-    broker when the connection breaks; ``tls`` is for a broker that wants certificates. Entering raises
+    broker when the connection breaks; ``tls`` is for a broker that wants certificates, ``login`` for one that
+    wants a password. Entering raises
     :class:`BrokerError` when there is no first connection within ``timeout_s``, which also bounds every
     publish.
     """
@@ -181,6 +190,7 @@ class Session:
         timeout_s: float = 10.0,
         on_connect: Callable[[Session], None] | None = None,
         tls: Tls | None = None,
+        login: Login | None = None,
     ) -> None:
         self.client_id = client_id
         self.connected = asyncio.Event()
@@ -197,13 +207,16 @@ class Session:
         self._timeout_s = timeout_s
         self._on_connect = on_connect
         self._tls = tls
-        self._problem = "no answer"
+        self._login = login
+        self.problem = "no answer"
+        """Why there was no connection, the last time that there was none."""
         self._paho: PahoClient | None = None
         self._unconfirmed: dict[int, _Confirmation | None] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Session:
-        self._task = asyncio.create_task(self._keep_connected(), name=f"mqtt {self.client_id}")
+        self.start()
+        assert self._task is not None
         first = asyncio.create_task(self.connected.wait())
         try:
             await asyncio.wait(
@@ -215,9 +228,13 @@ class Session:
             await self._end()
             raise BrokerError(
                 f"{self.client_id} has no connection to the MQTT broker at {self._host}:{self._port} "
-                f"after {self._timeout_s:.0f} s: {self._problem}"
+                f"after {self._timeout_s:.0f} s: {self.problem}"
             )
         return self
+
+    def start(self) -> None:
+        """Begin to connect, for whoever can do without a broker for now; ``async with`` waits for it."""
+        self._task = asyncio.create_task(self._keep_connected(), name=f"mqtt {self.client_id}")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -284,7 +301,7 @@ class Session:
                     await asyncio.wait({broken})  # waiting for it directly would cancel it with us
                     broken.exception()
             except (aiomqtt.MqttError, OSError) as error:
-                self._problem = str(error)
+                self.problem = str(error)
                 _log.debug("%s: %s", self.client_id, error)
             finally:
                 self._forget_connection()
@@ -309,6 +326,8 @@ class Session:
             self._host,
             self._port,
             identifier=self.client_id,
+            username=None if self._login is None else self._login.user,
+            password=None if self._login is None else self._login.password,
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=self._clean_start,
             properties=properties,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from grid.errors import StoreError
 
-_FORMAT = 1
+_FORMAT = 2
 
 _SCHEMA = (
     """CREATE TABLE meter (
@@ -24,8 +24,12 @@ _SCHEMA = (
     meter TEXT NOT NULL, interval_start INTEGER NOT NULL, plan TEXT NOT NULL,
     PRIMARY KEY (meter, interval_start)) WITHOUT ROWID""",
     """CREATE TABLE outbox (
-    meter TEXT NOT NULL, kind INTEGER NOT NULL, number INTEGER NOT NULL, time INTEGER NOT NULL,
-    digest BLOB NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (meter, kind, number)) WITHOUT ROWID""",
+    meter TEXT NOT NULL, kind INTEGER NOT NULL, epoch INTEGER NOT NULL, number INTEGER NOT NULL,
+    time INTEGER NOT NULL, digest BLOB NOT NULL, payload BLOB NOT NULL,
+    PRIMARY KEY (meter, kind, epoch, number)) WITHOUT ROWID""",
+    """CREATE TABLE history (
+    meter TEXT NOT NULL, start INTEGER NOT NULL, import_wh INTEGER NOT NULL, export_wh INTEGER NOT NULL,
+    PRIMARY KEY (meter, start)) WITHOUT ROWID""",
     "CREATE TABLE fleet (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
@@ -50,15 +54,26 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A message that waits for its receipt: ``kind`` is a ReceiptKind, ``number`` its seq or version,
-    ``time`` what it is about (a reading's ``taken_at``, an order's ``interval_start``)."""
+    """A message that waits for its receipt: ``kind`` is a ReceiptKind, ``number`` its seq (in its ``epoch``)
+    or version, ``time`` what it is about (a reading's ``taken_at``, an order's ``interval_start``)."""
 
     meter: str
     kind: int
+    epoch: int
     number: int
     time: int
     digest: bytes
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRow:
+    """What a meter saw in the interval from ``start`` (Unix s) on, Wh."""
+
+    meter: str
+    start: int
+    import_wh: int
+    export_wh: int
 
 
 @dataclass
@@ -68,26 +83,34 @@ class Writes:
     meters: dict[str, MeterRow] = field(default_factory=dict)
     plans: dict[tuple[str, int], PlanRow] = field(default_factory=dict)
     sent: list[OutboxRow] = field(default_factory=list)
-    covered: list[tuple[str, int, int]] = field(default_factory=list)
-    """(meter, kind, number) of messages that need no longer be kept."""
+    covered: list[tuple[str, int, int, int]] = field(default_factory=list)
+    """(meter, kind, epoch, number) of messages that need no longer be kept."""
     ended: list[tuple[str, int]] = field(default_factory=list)
     """(meter, interval start) of plans that are no longer needed."""
+    history: list[HistoryRow] = field(default_factory=list)
+    forgotten: list[tuple[str, int]] = field(default_factory=list)
+    """(meter, time): what it saw in intervals that started before is no longer needed."""
 
     def __bool__(self) -> bool:
-        return bool(self.meters or self.plans or self.sent or self.covered or self.ended)
+        return any(vars(self).values())
 
 
 class Outbox:
-    """The fleet's database. ``identity`` tells whose it is; another fleet's file is refused (StoreError)."""
+    """The fleet's database. ``identity`` tells whose it is; another fleet's file is refused (StoreError), and
+    one that another process holds ``exclusive``.
+    """
 
-    def __init__(self, path: Path, identity: str) -> None:
+    def __init__(self, path: Path, identity: str, *, exclusive: bool = False) -> None:
         try:
             self._connection = sqlite3.connect(path, isolation_level=None)
+            if exclusive:
+                self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._open(path, identity)
         except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from None
+            held = getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            raise StoreError(f"{path}: {'another process runs these meters' if held else error}") from None
 
     def _open(self, path: Path, identity: str) -> None:
         run = self._connection
@@ -119,9 +142,17 @@ class Outbox:
     def waiting(self) -> Iterator[OutboxRow]:
         """What waits for a receipt, oldest first within a meter."""
         rows = self._connection.execute(
-            "SELECT meter, kind, number, time, digest, payload FROM outbox ORDER BY meter, kind, number"
+            "SELECT meter, kind, epoch, number, time, digest, payload FROM outbox"
+            " ORDER BY meter, kind, epoch, number"
         )
         return (OutboxRow(*row) for row in rows.fetchall())
+
+    def history(self, meter: str) -> Iterator[HistoryRow]:
+        """What one meter saw, oldest first."""
+        rows = self._connection.execute(
+            "SELECT meter, start, import_wh, export_wh FROM history WHERE meter = ? ORDER BY start", (meter,)
+        )
+        return (HistoryRow(*row) for row in rows.fetchall())
 
     def commit(self, writes: Writes) -> None:
         """All of it or nothing, on the disk when this returns."""
@@ -139,10 +170,17 @@ class Outbox:
                 [(p.meter, p.interval_start, p.plan) for p in writes.plans.values()],
             )
             run.executemany(
-                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?)",
-                [(o.meter, o.kind, o.number, o.time, o.digest, o.payload) for o in writes.sent],
+                "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(o.meter, o.kind, o.epoch, o.number, o.time, o.digest, o.payload) for o in writes.sent],
             )
-            run.executemany("DELETE FROM outbox WHERE meter = ? AND kind = ? AND number = ?", writes.covered)
+            run.executemany(
+                "DELETE FROM outbox WHERE meter = ? AND kind = ? AND epoch = ? AND number = ?", writes.covered
+            )
+            run.executemany(
+                "INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?)",
+                [(h.meter, h.start, h.import_wh, h.export_wh) for h in writes.history],
+            )
+            run.executemany("DELETE FROM history WHERE meter = ? AND start < ?", writes.forgotten)
             run.executemany("DELETE FROM plan WHERE meter = ? AND interval_start = ?", writes.ended)
             run.execute("COMMIT")
         except sqlite3.Error as error:

@@ -23,7 +23,8 @@ from tests.faults.stand import DOMAIN, FEEDER_ID, MARKET, METERS, START
 
 STEP = 50
 COPIES = 3
-RESEND_S = 2.0
+# Longer than the market takes for all that can wait at once: else most of the work is for copies of copies.
+RESEND_S = 6.0
 WAITING_MAX = 400
 
 
@@ -87,7 +88,7 @@ class Meters:
         self._log.write(f"{receipt.meter} {receipt.up_to}\n")
         for key in [k for k in self._waiting if k[0] == receipt.meter and k[1] <= receipt.up_to]:
             row = self._waiting.pop(key)
-            writes.covered.append((row.meter, row.kind, row.number))
+            writes.covered.append((row.meter, row.kind, row.epoch, row.number))
 
     def _read(self, writes: Writes) -> None:
         """The next readings, stored before they are sent."""
@@ -99,7 +100,7 @@ class Meters:
                 digest = message_digest(DOMAIN, message)
                 signed = message.model_copy(update={"sig": meter.sign_digest(digest)})
                 payload = signed.model_dump_json().encode()
-                row = OutboxRow(meter.address, 0, seq, message.taken_at, digest, payload)
+                row = OutboxRow(meter.address, 0, 0, seq, message.taken_at, digest, payload)
                 writes.sent.append(row)
                 self._waiting[meter.address, seq] = row
                 self._next[meter.address] = seq + 1

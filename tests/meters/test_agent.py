@@ -17,6 +17,7 @@ from market.messages.signing import Signer, is_signed_by
 from meters.agent import Agent, MarketPlace, Patience
 from meters.mqtt import Message
 from meters.outbox import Outbox, Writes
+from meters.simulated import SimulatedAgent, SimulatedHousehold
 from meters.strategies.truthful import truthful
 from tests.meters.places import NOON, rich_household
 from tests.meters.scripted_market import (
@@ -29,13 +30,14 @@ from tests.meters.scripted_market import (
     receipt_for,
 )
 
-PLACE = MarketPlace(FEEDER, MARKET.address, DOMAIN, SECONDS, NOON)
+PLACE = MarketPlace(FEEDER, MARKET.address, DOMAIN, SECONDS)
 KEY = Signer(b"\x21" * 32)
 STRANGER = Signer(b"\x22" * 32)
 
 
 def new_agent() -> Agent:
-    return Agent(rich_household(), KEY, PLACE, truthful, Patience(resend_s=1.0, award_s=2.0))
+    home = SimulatedHousehold(rich_household(), NOON - 2 * SECONDS, SECONDS, truthful)
+    return SimulatedAgent(home, KEY, PLACE, Patience(resend_s=1.0, award_s=2.0))
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Bench:
         return [Reading.model_validate_json(m.payload) for m in self.said if m.topic == topic]
 
     def waiting(self) -> list[tuple[int, int]]:
-        return sorted(self.agent._waiting)
+        return sorted((kind, number) for kind, _, number in self.agent._waiting)
 
 
 def day(bench: Bench, waves: int, answer: bool = True) -> None:
