@@ -169,9 +169,8 @@ class Session:
     With ``clean_start`` the broker forgets what it held for this client; without it the broker keeps
     subscriptions and unacknowledged messages for ``expiry_s`` seconds. ``will`` is published by the
     broker when the connection breaks; ``tls`` is for a broker that wants certificates, ``login`` for one that
-    wants a password. Entering raises
-    :class:`BrokerError` when there is no first connection within ``timeout_s``, which also bounds every
-    publish.
+    wants a password. Entering raises :class:`BrokerError` when there is no first connection within
+    ``timeout_s``, which also bounds every publish.
     """
 
     def __init__(
