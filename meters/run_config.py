@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from grid.errors import InputError, Problem
 from market.messages.models import Address, FeederId
@@ -24,6 +24,10 @@ from meters.strategies import load_strategy
 from meters.strategies.interface import Strategy
 
 Text = Annotated[str, Field(min_length=1)]
+# Wallets and explorers show addresses with capitals in them.
+AnyCase = Annotated[
+    Address, BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
 DATABASE = "meters.sqlite"
 
 
@@ -31,9 +35,9 @@ class MarketConfig(Part):
     """The market: its id in the topics, the address that it signs with, its registry, its interval."""
 
     feeder: FeederId
-    address: Address
+    address: AnyCase
     chain_id: Annotated[int, Field(ge=0)]
-    registry: Address
+    registry: AnyCase
     minutes: Literal[5, 15, 30, 60] = 15
 
 
@@ -148,6 +152,9 @@ def _folders(path: Path, base: Path, index: int, pattern: str) -> list[Path]:
 
 def _meter(path: Path, index: int, meter: MeterConfig, folder: Path, *, tls: bool) -> MeterSetup:
     place = f"meters[{index}]"
+    if not (folder / KEY).exists():
+        reason = f"has no {KEY}: peergrid meter enroll makes one"
+        raise InputError.single(str(path), f"{place}.folder", str(folder), reason)
     signer = read_key(folder / KEY)
     files = None
     if tls:

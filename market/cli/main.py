@@ -27,7 +27,7 @@ COMMANDS = {
     "console": ("market.cli.console", "Serve the operator's console over a stored or running market."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
-    "meter": ("market.cli.meter", "Enrol meters; print the format of their messages."),
+    "meter": ("market.cli.meter", "Enrol and run meters; print the format of their messages."),
     "verify": ("market.cli.verify", "Check a clearing record against its book, by pandapower."),
 }
 

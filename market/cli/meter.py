@@ -5,13 +5,16 @@ from __future__ import annotations
 import click
 
 from market.cli.meter_enroll import enroll
+from market.cli.meter_run import example, run
 from market.cli.meter_schema import schema
 
 
 @click.group("meter")
 def command() -> None:
-    """Enrol meters; print the format of their messages."""
+    """Enrol and run meters; print the format of their messages."""
 
 
 command.add_command(enroll)
+command.add_command(example)
+command.add_command(run)
 command.add_command(schema)
