@@ -12,6 +12,7 @@ a user writes under ``[meters.source]``, its ``open`` makes the source. Nothing 
 from __future__ import annotations
 
 import contextlib
+import time
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,11 @@ class Surroundings:
     base: Path
     stack: contextlib.AsyncExitStack
     shared: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def monotonic(self) -> Callable[[], float]:
+        """A clock that nobody sets, in s; where time is not the wall's, ``now`` is one."""
+        return time.monotonic if self.now is time.time else self.now
 
 
 class SourceSettings(BaseModel):

@@ -119,6 +119,7 @@ class MqttSource:
     def __init__(self, settings: MqttSourceSettings, around: Surroundings, login: Login | None) -> None:
         self._settings = settings
         self._now = around.now
+        self._monotonic = around.monotonic
         self._login = login
         self._reader = settings.device.reader()
         self._inbox = Inbox()
@@ -159,10 +160,9 @@ class MqttSource:
 
     def restore(self, memory: str) -> None:
         content = json.loads(memory)
-        self._state = State.from_json(json.dumps(content["state"]))
+        self._state, self._state_monotonic_s = State.from_json(json.dumps(content["state"])), None
         if content["integral"] is not None:
-            import_wh, export_wh = content["integral"]
-            self._known = fold.Known(integral=fold.Integral(import_wh, export_wh))
+            self._known = fold.Known(integral=fold.Integral(*content["integral"]))
 
     def _topics(self) -> tuple[str, ...]:
         extra: tuple[str, ...] = ()
@@ -232,7 +232,7 @@ class MqttSource:
         self._news.set()
 
     def _go_on(self, sample: Sample) -> None:
-        now_s = asyncio.get_running_loop().time() - max(0.0, self._now() - sample.taken_at)
+        now_s = self._monotonic() - max(0.0, self._now() - sample.taken_at)
         elapsed_s = None if self._state_monotonic_s is None else now_s - self._state_monotonic_s
         outcome = accumulate(self._state, sample, self._settings.fuse_w, elapsed_s)
         if outcome.event is Event.SUSPECT:

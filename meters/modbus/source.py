@@ -91,7 +91,8 @@ class ModbusSourceSettings(SourceSettings):
         if line is None:
             line = around.shared[key] = Line(place, serial, self.timeout_s)
             around.stack.callback(line.close)
-        return ModbusSource(self, make_unit(line, profile, self._unit(profile), around.now), around.now)
+        unit = make_unit(line, profile, self._unit(profile), around.now)
+        return ModbusSource(self, unit, around.now, around.monotonic)
 
     def _unit(self, profile: RegisterProfile | SunSpecProfile) -> int:
         return profile.unit if self.unit is None else self.unit
