@@ -14,7 +14,7 @@ from grid.limits import check_limits, network_limits
 from market.auction.book import Book, Firm, Limits
 from market.auction.clearing import clear_book, power_flow
 from market.cli.settings import INTERVAL_S
-from market.service.ports import Physics
+from market.service.ports import Physics, never
 from meters.household.forecast import seasonal
 from meters.household.sites import DAY_S, Household, Series
 
@@ -27,7 +27,7 @@ def physics_of(
     """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
     outsiders = _Outsiders(profiles, homes, pv_scale)
     return Physics(
-        clear=lambda book: clear_book(book, feeder),
+        clear=lambda book, out_of_time=never: clear_book(book, feeder, out_of_time=out_of_time),
         without_network=lambda book: without_network(book, feeder),
         check=lambda injections: check(injections, feeder, limits),
         outsiders=outsiders,

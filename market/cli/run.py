@@ -15,10 +15,10 @@ from market.cli.physics import physics_of
 from market.cli.settings import INTERVAL_S
 from market.cli.world import World
 from market.service.clock import SimulatedClock
-from market.service.engine import Engine
 from market.service.gateway import Gateway
 from market.service.ports import Progress, Tally
 from market.service.store import Store
+from market.service.waves import SimulatedMarket
 from meters.broker import Broker
 from meters.fleet import FleetConfig, running
 from meters.lifeline import Child
@@ -111,7 +111,7 @@ async def market_day(
             await parts.enter_async_context(gateway)
             config = fleet_config(world, chain, broker, folder)
             fleet = await parts.enter_async_context(running(config, folder))
-        engine = Engine(
+        engine = SimulatedMarket(
             settings=world.market_settings,
             signer=world.market,
             domain=chain.domain,
@@ -132,7 +132,7 @@ async def market_day(
         yield Running(broker, store, chain, config, tally)
 
 
-async def _first_to_end(engine: Engine, broker: Broker, fleet: Child) -> Tally:
+async def _first_to_end(engine: SimulatedMarket, broker: Broker, fleet: Child) -> Tally:
     """The engine's result; a broker or a fleet that ends before it is an error."""
     day = asyncio.create_task(engine.run(), name="engine")
     lost_broker = asyncio.create_task(broker.ended(), name="broker")

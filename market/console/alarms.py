@@ -18,6 +18,14 @@ LOOK_BACK_S = 7 * 86_400
 PENDING_S = 3600
 """A batch that is not final after this time on the market's clock is an alarm."""
 ALARMS_MAX = 2000
+TITLES = {
+    "contradiction": "Meter contradicts itself",
+    "flood": "Meter floods the market",
+    "reading": "Impossible reading",
+    "solver": "The solver gave no answer",
+    "chain": "The chain does not settle",
+    "clock": "The machine's clock was set",
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,9 @@ def alarms_of(
             add(f"incomplete:{start}", "notice", "Readings missing", words, start, link)
     now = views.market_now(connection) or 0
     for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, until):
-        title = {"contradiction": "Meter contradicts itself", "flood": "Meter floods the market"}[kind]
         words = f"{detail} ({count} times)" if count > 1 else detail
-        add(f"{kind}:{subject}:{last}", "alarm", title, words, last, f"/meters/{subject}")
+        link = f"/meters/{subject}" if subject.startswith("0x") else "/alarms"
+        add(f"{kind}:{subject}:{last}", "alarm", TITLES[kind], words, last, link)
     for sequence, state, made_at, *_ in TABLES["batches"].rows(connection, 0, now - PENDING_S):
         if state == "PENDING":
             words = "It is not final after an hour on the market's clock."

@@ -7,6 +7,7 @@ kept here is only what the store says, remembered: it is loaded anew when a tran
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -14,10 +15,11 @@ from market.messages.models import Order, ReceiptKind, ReceiptResult, Side, Sync
 from market.service.answer import Answer
 from market.service.clock import Clock
 from market.service.cover import Cover
-from market.service.parse import Heard, Refusal
+from market.service.parse import Heard, Refusal, entries_of
 from market.service.readings import Batch, ReadingDesk
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, alarms, inputs
+from market.service.store import Store, alarms, input_journal, inputs
+from market.service.store.input_journal import Entry
 from market.service.store.inputs import StoredOrder
 
 
@@ -71,13 +73,22 @@ class Intake:
         try:
             with self._store.transaction() as tx:
                 orders: list[StoredOrder] = []
+                accepted: list[Entry] = []
                 for said in heard:
                     message = said.message
                     if isinstance(message, Order):
                         answers.append(self._judge_order(tx, said, message, now, orders))
+                        if answers[-1].result == ReceiptResult.ACCEPTED:
+                            accepted.append(Entry(now, "order", said.meter, said.payload))
                     elif not isinstance(message, Sync):
+                        before = len(batch.stored)
                         answers += self.readings.judge(tx, said, message, batch)
+                        if new := list(islice(batch.stored, before, None)):
+                            all_new = len(new) == len(entries_of(message))
+                            counts = "" if all_new else ",".join(f"{epoch}/{seq}" for _, epoch, seq in new)
+                            accepted.append(Entry(now, "reading", said.meter, said.payload, counts))
                 inputs.add_orders(tx, orders)
+                input_journal.add_all(tx, accepted)
                 answers += self.readings.write(tx, batch)
                 for meter, count in (floods or {}).items():
                     detail = "messages beyond its budget were not looked at"

@@ -58,6 +58,7 @@ def build_book(
     orders: Orders,
     members: Members,
     outsiders: Sequence[Firm],
+    tariff: Tariff,
 ) -> Book:
     """The book: every order by meter, and the forecast of who sent none, in whole Wh, by connection point."""
     per_hour = 60 // settings.minutes
@@ -89,7 +90,7 @@ def build_book(
     return Book(
         feeder=settings.feeder_name,
         interval=Interval.at(interval_start, settings.minutes),
-        tariff=settings.tariff,
+        tariff=tariff,
         limits=settings.limits,
         firm=tuple(firm),
         orders=tuple(steps),
@@ -112,7 +113,12 @@ def taken_steps(record: ClearingRecord, orders: Orders) -> dict[str, list[tuple[
 
 
 def awards(
-    settings: MarketSettings, interval_start: int, record: ClearingRecord, orders: Orders, members: Members
+    settings: MarketSettings,
+    interval_start: int,
+    record: ClearingRecord,
+    orders: Orders,
+    members: Members,
+    tariff: Tariff,
 ) -> list[tuple[Award, int]]:
     """Each order's award, unsigned, and its net energy.
 
@@ -122,7 +128,7 @@ def awards(
     cleared = record.status == "cleared"
     taken = taken_steps(record, orders) if cleared else _setpoints(record, orders)
     dlmps = {node.bus: node.price for node in record.prices}
-    tariff, per_hour = settings.tariff, 60 // settings.minutes
+    per_hour = 60 // settings.minutes
     result = []
     for meter, order in sorted(orders.items()):
         steps = taken.get(meter, [])

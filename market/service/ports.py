@@ -6,13 +6,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from market.auction.book import Book, Firm
 from market.auction.record import ClearingRecord
+from market.messages.models import Message
+from market.messages.signing import Domain
 
 Document = Mapping[str, Any]
+M = TypeVar("M", bound=Message)
 Stage = Literal["gate", "settle", "clear", "compare", "publish", "store", "chain"]
+
+
+def never() -> bool:
+    """A deadline that does not come."""
+    return False
+
+
+class Clear(Protocol):
+    def __call__(self, book: Book, out_of_time: Callable[[], bool] = never) -> ClearingRecord:
+        """Clears a book under the feeder's limits; see :func:`market.auction.clearing.clear_book`."""
+
+
+class Signing(Protocol):
+    """The market's key, or what stands for it."""
+
+    address: str
+
+    def sign(self, domain: Domain, message: M) -> M:
+        """The same message with the market's signature."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,7 @@ class Physics:
     JSON, as they come.
     """
 
-    clear: Callable[[Book], ClearingRecord]
+    clear: Clear
     without_network: Callable[[Book], Document]
     check: Callable[[Sequence[Firm]], Document]
     outsiders: Callable[[int, frozenset[str]], Sequence[Firm]]

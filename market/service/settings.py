@@ -43,12 +43,15 @@ class Treasury(_Part):
 
 
 class MarketSettings(_Part):
-    """One market on one feeder from ``first_interval_start`` for ``intervals`` intervals.
+    """One market on one feeder from ``first_interval_start`` for ``intervals`` intervals, or without end.
 
-    ``gate_closure_s`` is the time from gate closure to the interval's start, ``patience_s`` the longest that
-    the market waits in real time for what is missing (simulated time only ends when all have spoken, or
-    then). ``clock_skew_s`` is how far a reading's time may be ahead of the market's clock; None in simulated
-    time, where the market's clock stands until its meters have read theirs.
+    ``gate_closure_s`` is the time from gate closure to the interval's start, ``clearing_s`` that from gate
+    closure to the clearing's deadline, ``metering_s`` how long after an interval's end its readings are
+    waited for, ``dispute_window_s`` how long a household may contest it.
+    ``patience_s`` is the longest that a market in simulated time waits in real time for what is
+    missing (its time only goes on when all have spoken, or then). ``clock_skew_s`` is how far a reading's
+    time may be ahead of the market's clock; None in simulated time, where the market's clock stands until its
+    meters have read theirs.
     """
 
     feeder: FeederId
@@ -56,8 +59,11 @@ class MarketSettings(_Part):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
     minutes: Literal[5, 15, 30, 60] = 15
     first_interval_start: UnixTime
-    intervals: Annotated[int, Field(gt=0, le=10_000_000)]
+    intervals: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
     gate_closure_s: Annotated[int, Field(gt=0)] = 300
+    clearing_s: Annotated[int, Field(gt=0)] = 120
+    metering_s: Annotated[int, Field(ge=30)] = 180
+    dispute_window_s: Annotated[int, Field(ge=0)] = 14 * 86_400
     tariff: Tariff
     limits: Limits = Limits()
     settle_every: SettleEvery = "hour"
@@ -72,6 +78,10 @@ class MarketSettings(_Part):
             raise ValueError(f"first_interval_start is not on a boundary of {self.minutes} minutes")
         if self.gate_closure_s >= 60 * self.minutes:
             raise ValueError("gate_closure_s is not below the interval's length")
+        if self.intervals is None and self.clearing_s > self.gate_closure_s:
+            raise ValueError("clearing_s is above gate_closure_s: awards would come after the interval began")
+        if self.metering_s >= self.seconds:
+            raise ValueError("metering_s is not below the interval's length")
         if len(self.treasuries) != 4:
             raise ValueError("treasuries needs retailer, network, imbalance and rounding")
         return self
@@ -86,8 +96,16 @@ class MarketSettings(_Part):
         return self.first_interval_start + index * self.seconds
 
     def identity(self) -> dict[str, str]:
-        """What a database must have been made with to be opened with these settings."""
-        document = self.model_dump(mode="json", exclude={"patience_s", "clock_skew_s"})
+        """What a database must have been made with to be opened with these settings.
+
+        The terms of a market without end may change, and its journal says when; its feeder stays.
+        """
+        if self.intervals is None:
+            return {"feeder": self.feeder, "feeder_name": self.feeder_name, "minutes": str(self.minutes)}
+        document = self.model_dump(
+            mode="json",
+            exclude={"patience_s", "clock_skew_s", "clearing_s", "metering_s", "dispute_window_s"},
+        )
         return {
             "feeder": self.feeder,
             "feeder_name": self.feeder_name,

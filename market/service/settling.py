@@ -21,7 +21,8 @@ from market.service import orderbook
 from market.service.cover import Cover
 from market.service.ports import Physics, Settler
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, inputs, intervals, money
+from market.service.store import Store, disputes, input_journal, inputs, intervals, money
+from market.service.store.input_journal import decision
 
 # How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
 _INTERPOLATION_INTERVALS = 4
@@ -64,25 +65,28 @@ class Settling:
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
             incomplete = intervals.incomplete_intervals(connection)
-            unsettled = state in ("CLEARED", "SUSPENDED", "METERED")
-            cleared = _cleared(connection, start) if unsettled else None
-        if cleared is not None:
-            if state != "METERED":
-                self._meter(cleared, now)
-            self._post(cleared, now)
+        if state in ("CLEARED", "SUSPENDED"):
+            self.meter(start, now)
+        if state in ("CLEARED", "SUSPENDED", "METERED"):
+            self.post(start, now)
         recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
         for earlier in incomplete:
             if earlier != start and (late or earlier >= recent):
-                self._adjust(earlier)
+                self.adjust(earlier, now)
 
     def close_books(self, now: int) -> None:
         """After the last interval: everything that the ledger has goes into a batch."""
         with self._store.reading() as connection:
             incomplete = intervals.incomplete_intervals(connection)
         for start in incomplete:
-            self._adjust(start)
+            self.adjust(start, now)
+        self.make_batch(now)
+
+    def make_batch(self, now: int) -> None:
+        """A batch of all postings that are in none."""
         with self._store.transaction() as tx:
-            money.make_batch(tx, now, self._leaf_secret)
+            if money.make_batch(tx, now, self._leaf_secret):
+                input_journal.add(tx, decision(now, "batch"))
 
     def reconcile(self, settler: Settler) -> None:
         """Proves that chain and ledger agree to the unit. Raises :class:`LedgerError` where they do not."""
@@ -133,40 +137,50 @@ class Settling:
 
     # One interval
 
-    def _meter(self, cleared: _Cleared, now: int) -> None:
-        with self._store.reading() as connection:
-            energies = self._energies(connection, cleared.start)
-        flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
-        delivered = self._physics.check(flows)
+    def meter(self, start: int, now: int) -> None:
+        """What the meters say of a cleared interval."""
+        # What is read and that it was read are one transaction: no reading comes in between.
         with self._store.transaction() as tx:
+            cleared = _cleared(tx, start)
+            energies = self._energies(tx, start)
+            flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
+            delivered = self._physics.check(flows)
+            input_journal.add(tx, decision(now, "meter", cleared.start))
             intervals.add_metered(tx, cleared.start, 0, energies)
             intervals.set_delivered(tx, cleared.start, delivered)
             intervals.advance(tx, cleared.start, "METERED", now)
 
-    def _post(self, cleared: _Cleared, now: int) -> None:
+    def post(self, start: int, now: int) -> None:
+        """What a metered interval comes to in the ledger."""
         with self._store.reading() as connection:
+            cleared = _cleared(connection, start)
             energies = intervals.metered(connection, cleared.start)
         settlement = self._settlement(cleared, energies)
         with self._store.transaction() as tx:
             money.add_postings(tx, cleared.start, 0, settlement.postings)
             intervals.set_settled(tx, cleared.start, incomplete=_incomplete(energies), revision=0)
+            input_journal.add(tx, decision(now, "post", cleared.start))
             intervals.advance(tx, cleared.start, "SETTLED", now)
             if self._is_due(cleared.start):
                 money.make_batch(tx, now, self._leaf_secret)
 
-    def _adjust(self, start: int) -> None:
-        """Posts the difference that readings make which came after the settlement."""
+    def adjust(self, start: int, now: int) -> None:
+        """Posts the difference that readings make which came after the settlement; mostly there is none."""
         with self._store.reading() as connection:
-            energies = self._energies(connection, start)
-            if energies == intervals.metered(connection, start):
+            if self._energies(connection, start) == intervals.metered(connection, start):
                 return
-            settlement = self._settlement(_cleared(connection, start), energies)
-            change = adjustment(combine(money.postings(connection, start)), settlement.postings)
-            revision = intervals.revision_of(connection, start) + 1
         with self._store.transaction() as tx:
-            intervals.add_metered(tx, start, revision, energies)
-            money.add_postings(tx, start, revision, change)
-            intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=revision)
+            input_journal.add(tx, decision(now, "adjust", start))
+            self.adjust_in(tx, start)
+
+    def adjust_in(self, tx: Connection, start: int) -> None:
+        energies = self._energies(tx, start)
+        settlement = self._settlement(_cleared(tx, start), energies)
+        change = adjustment(combine(money.postings(tx, start)), settlement.postings)
+        revision = intervals.revision_of(tx, start) + 1
+        intervals.add_metered(tx, start, revision, energies)
+        money.add_postings(tx, start, revision, change)
+        intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=revision)
 
     def _is_due(self, start: int) -> bool:
         period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)
@@ -192,7 +206,7 @@ class Settling:
             for meter in meters:
                 if energies[meter] is None:
                     energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)
-        return energies
+        return {**energies, **disputes.decided(connection, start)}
 
     def _settlement(self, cleared: _Cleared, energies: Energies) -> Settlement:
         parts = orderbook.settlement_inputs(

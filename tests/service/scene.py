@@ -28,13 +28,13 @@ from market.auction.record import ClearingRecord
 from market.messages.models import Gate, Order, Reading, Receipt, ReceiptKind, Side, Step, Tariff
 from market.messages.signing import UNSIGNED, Domain, Signer, feeder_hash
 from market.service.clock import SimulatedClock
-from market.service.engine import Engine
 from market.service.gateway import Gateway
-from market.service.ports import Physics, Progress
+from market.service.ports import Clear, Physics, Progress, never
 from market.service.settings import MarketSettings, Member, Treasury
 from market.service.settler import ContractSettler
 from market.service.store import Store
 from market.service.store.journal import StoreJournal
+from market.service.waves import SimulatedMarket
 from meters.mqtt import Inbox, Message, Session
 
 FEEDER = "pandapower:panda_four_load_branch"
@@ -91,8 +91,8 @@ def physics() -> Physics:
     def without_network(book: Book) -> dict[str, Any]:
         return {"ac": clear_book(book, feeder, network=False).ac.model_dump(mode="json")}
 
-    def clear(book: Book) -> ClearingRecord:
-        return clear_book(book, feeder)
+    def clear(book: Book, out_of_time: Callable[[], bool] = never) -> ClearingRecord:
+        return clear_book(book, feeder, out_of_time=out_of_time)
 
     def outsiders(interval_start: int, with_orders: frozenset[str]) -> list[Firm]:
         silent = [m for m in MEMBERS if m.connection_point not in with_orders]
@@ -148,10 +148,10 @@ async def market(
     port: int,
     of: MarketSettings,
     progress: Callable[[Progress], None] = lambda _: None,
-    clear: Callable[[Book], ClearingRecord] | None = None,
+    clear: Clear | None = None,
     gift_ueur: Mapping[str, int] | None = None,
     withdrawal_delay_s: int = 86_400,
-) -> AsyncIterator[Engine]:
+) -> AsyncIterator[SimulatedMarket]:
     """A market whose state is in ``folder``."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
     with Store(folder / "market.sqlite", of.identity()) as store:
@@ -169,7 +169,7 @@ async def market(
                 host="127.0.0.1",
                 port=port,
             ) as gateway:
-                yield Engine(
+                yield SimulatedMarket(
                     settings=of,
                     signer=MARKET,
                     domain=DOMAIN,

@@ -17,15 +17,15 @@ ORDERS = {order.meter: order for order in (order_of(index, START) for index in r
 def cleared() -> tuple[orderbook.Book, orderbook.ClearingRecord]:
     parts = physics()
     points = frozenset(BY_METER[meter].connection_point for meter in ORDERS)
-    book = orderbook.build_book(OF, START, ORDERS, BY_METER, parts.outsiders(START, points))
+    book = orderbook.build_book(OF, START, ORDERS, BY_METER, parts.outsiders(START, points), OF.tariff)
     return book, parts.clear(book)
 
 
 def test_the_book_is_the_same_in_whatever_order_the_orders_came() -> None:
     backwards = dict(reversed(ORDERS.items()))
     outsiders = [Firm(connection_point="load:3", p_w=-333.3), Firm(connection_point="bus:5", p_w=-1000.0)]
-    first = orderbook.build_book(OF, START, ORDERS, BY_METER, outsiders)
-    assert orderbook.build_book(OF, START, backwards, BY_METER, outsiders[::-1]) == first
+    first = orderbook.build_book(OF, START, ORDERS, BY_METER, outsiders, OF.tariff)
+    assert orderbook.build_book(OF, START, backwards, BY_METER, outsiders[::-1], OF.tariff) == first
     assert [order.id.partition(":")[0] for order in first.orders] == sorted(
         order.id.partition(":")[0] for order in first.orders
     )
@@ -40,7 +40,9 @@ def test_all_firm_energy_in_the_book_is_whole_watt_hours() -> None:
 
 def test_awards_have_the_money_that_settlement_posts_where_meters_keep_to_them() -> None:
     book, record = cleared()
-    awards = {a.meter: (a, net_wh) for a, net_wh in orderbook.awards(OF, START, record, ORDERS, BY_METER)}
+    awards = {
+        a.meter: (a, net_wh) for a, net_wh in orderbook.awards(OF, START, record, ORDERS, BY_METER, OF.tariff)
+    }
     assert set(awards) == set(ORDERS)
     metered: dict[str, Metered | None] = {
         meter: Metered(max(-net_wh, 0), max(net_wh, 0), Flag.MEASURED)

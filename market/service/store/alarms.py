@@ -15,7 +15,7 @@ from market.service.store import schema
 EVIDENCE_MAX = 200
 """Messages kept of one meter."""
 
-AlarmKind = Literal["contradiction", "flood"]
+AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ def keep_secret(tx: Connection, secret: bytes) -> None:
         tx.execute(insert(run), {"key": _SECRET, "value": secret.hex()})
 
 
+def secret(connection: Connection) -> bytes:
+    """What salts are made from; nothing where no batch was made yet."""
+    run = schema.run
+    return bytes.fromhex(connection.execute(select(run.c.value).where(run.c.key == _SECRET)).scalar() or "")
+
+
 def batch_tree(connection: Connection, sequence: int) -> BatchTree | None:
     """The tree of the batch ``sequence``; None where no postings go with it."""
     run = schema.run

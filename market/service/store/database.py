@@ -1,4 +1,8 @@
-"""Opening a market's database, and its transactions."""
+"""Opening a market's database, and its transactions.
+
+It is SQLite, or PostgreSQL where it is named by a URL. SQL strings are written with SQLite's ``?`` and run on
+both; writers follow each other on both, so that the journal's order is the order of what happened.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +12,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.exc import DatabaseError
 
 from grid.errors import StoreError
-from market.service.store import schema
+from market.service.store import leases, schema
 
 _BUSY_TIMEOUT_S = 30
 
 
 class Store:
-    """One market's SQLite database; use it as a context manager.
+    """One market's database; use it as a context manager.
 
-    Opening creates the tables, or checks that the database was made by the same schema and with the same
-    ``identity``: :class:`StoreError` names what differs. A database cannot serve two markets.
+    ``place`` is a file, or a URL as SQLAlchemy has it. Opening creates the tables, or checks that the
+    database was made by the same schema and with the same ``identity``: :class:`StoreError` names what
+    differs. A database cannot serve two markets. With ``upgrade`` an older schema is brought up to date.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, str]) -> None:
-        self.path = path
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_TIMEOUT_S})
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
+    def __init__(self, place: Path | str, identity: Mapping[str, str], *, upgrade: bool = False) -> None:
+        self._engine, self.name = open_engine(place)
+        self._fence: int | None = None
         try:
-            self._open({"schema_version": str(schema.SCHEMA_VERSION), **identity})
+            self._open({"schema_version": str(schema.SCHEMA_VERSION), **identity}, upgrade)
         except DatabaseError as error:
             self._engine.dispose()
-            raise StoreError(f"{path}: {error.orig}") from None
+            raise StoreError(f"{self.name}: {error.orig}") from None
         except StoreError:
             self._engine.dispose()
             raise
@@ -49,32 +52,66 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    def hold(self, fence: int) -> None:
+        """From now on a transaction is refused (:class:`FencedError`) when another process has taken over."""
+        self._fence = fence
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A write transaction: all of it is on the disk when the block ends, or none of it."""
         with self._engine.begin() as connection:
+            leases.check(connection, self._fence)
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view that neither waits for a writer nor holds one up."""
-        with self._engine.connect().execution_options(read_only=True) as connection:
+        with self._engine.connect().execution_options(**_READ_ONLY[self._engine.dialect.name]) as connection:
             yield connection
 
-    def _open(self, identity: Mapping[str, str]) -> None:
-        with self.transaction() as tx:
-            schema.metadata.create_all(tx)
-            stored = {row.key: row.value for row in tx.execute(select(schema.run))}
-            if not stored:
+    def _open(self, identity: Mapping[str, str], upgrade: bool) -> None:
+        with self._engine.begin() as tx:
+            if not inspect(tx).has_table(schema.run.name):
+                schema.metadata.create_all(tx)
                 tx.execute(insert(schema.run), [{"key": k, "value": v} for k, v in identity.items()])
                 return
+            stored = {row.key: row.value for row in tx.execute(select(schema.run))}
+            if upgrade and stored["schema_version"] != identity["schema_version"]:
+                from market.service.store.migrations import upgrade_to  # Alembic is rarely needed
+
+                upgrade_to(tx, stored["schema_version"])
+                stored["schema_version"] = identity["schema_version"]
         different = [
             f"{key} is {stored.get(key)!r} there and {value!r} here"
             for key, value in identity.items()
             if stored.get(key) != value
         ]
         if different:
-            raise StoreError(f"{self.path} belongs to another run: {'; '.join(different)}")
+            raise StoreError(f"{self.name} belongs to another run: {'; '.join(different)}")
+
+
+_READ_ONLY: Mapping[str, dict[str, Any]] = {
+    "sqlite": {"read_only": True},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+
+
+def open_engine(place: Path | str) -> tuple[Engine, str]:
+    """The engine on a file or a URL, and the database's name for people, without a password."""
+    if isinstance(place, Path) or "://" not in place:
+        engine = create_engine(f"sqlite:///{place}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+        name = str(place)
+    else:
+        url = make_url(place)
+        if url.get_backend_name() not in _READ_ONLY:
+            raise StoreError(f"{url.render_as_string()}: is neither SQLite nor PostgreSQL")
+        engine, name = create_engine(url), url.render_as_string()
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin)
+    else:
+        event.listen(engine, "before_cursor_execute", _placeholders, retval=True)
+    return engine, name
 
 
 def _configure(connection: Any, _record: Any) -> None:
@@ -90,3 +127,10 @@ def _configure(connection: Any, _record: Any) -> None:
 def _begin(connection: Connection) -> None:
     read_only = connection.get_execution_options().get("read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _placeholders(
+    _connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
+    """The driver writes ``%s`` where our SQL strings have ``?``; compiled statements stay as they are."""
+    return (statement if context.compiled else statement.replace("?", "%s")), parameters

@@ -100,6 +100,15 @@ def state_of(connection: Connection, interval_start: int) -> str | None:
     return state
 
 
+def tariff_of(connection: Connection, interval_start: int) -> Tariff:
+    """The prices that an interval's gate opened with."""
+    table = schema.interval
+    text = connection.execute(
+        select(table.c.tariff).where(table.c.interval_start == interval_start)
+    ).scalar_one()
+    return Tariff.model_validate_json(text)
+
+
 def intervals(connection: Connection) -> dict[int, StoredInterval]:
     """All intervals by their start, in order."""
     rows = connection.execute(select(schema.interval).order_by(schema.interval.c.interval_start))
@@ -128,6 +137,37 @@ def revision_of(connection: Connection, interval_start: int) -> int:
         select(table.c.revision).where(table.c.interval_start == interval_start)
     ).scalar_one()
     return revision
+
+
+def set_revision(tx: Connection, interval_start: int, revision: int) -> None:
+    table = schema.interval
+    tx.execute(update(table).where(table.c.interval_start == interval_start).values(revision=revision))
+
+
+def newest_start(connection: Connection) -> int | None:
+    """The last interval whose gate opened."""
+    newest: int | None = connection.execute(select(func.max(schema.interval.c.interval_start))).scalar()
+    return newest
+
+
+def first_uncleared(connection: Connection) -> int | None:
+    """The first interval whose gate has opened and that is not cleared."""
+    table = schema.interval
+    first: int | None = connection.execute(
+        select(func.min(table.c.interval_start)).where(table.c.state.in_(("OPEN", "CLOSED")))
+    ).scalar()
+    return first
+
+
+def unsettled(connection: Connection) -> dict[int, str]:
+    """The states of the intervals that are not settled yet, in order."""
+    table = schema.interval
+    rows = connection.execute(
+        select(table.c.interval_start, table.c.state)
+        .where(table.c.state.in_(("OPEN", "CLOSED", "CLEARED", "SUSPENDED", "METERED")))
+        .order_by(table.c.interval_start)
+    )
+    return {row.interval_start: row.state for row in rows}
 
 
 def set_settled(tx: Connection, interval_start: int, *, incomplete: int, revision: int) -> None:
@@ -202,6 +242,15 @@ def add_awards(tx: Connection, awards: Iterable[tuple[Award, int]]) -> None:
             "INSERT INTO award (interval_start, meter, net_wh, amount_neur, body) VALUES (?, ?, ?, ?, ?)",
             rows,
         )
+
+
+def award_body(connection: Connection, interval_start: int, meter: str) -> str | None:
+    """The JSON of one award."""
+    table = schema.award
+    body: str | None = connection.execute(
+        select(table.c.body).where(table.c.interval_start == interval_start, table.c.meter == meter)
+    ).scalar()
+    return body
 
 
 def awards_after(connection: Connection, meter: str, since: int) -> list[str]:

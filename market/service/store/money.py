@@ -118,6 +118,16 @@ def make_batch(tx: Connection, made_at: int, leaf_secret: bytes) -> bool:
     return True
 
 
+def is_final(connection: Connection, interval_start: int) -> bool:
+    """Whether all that was posted for an interval is on the chain for good."""
+    open_ones = connection.exec_driver_sql(
+        "SELECT COUNT(*) FROM posting LEFT JOIN batch ON sequence = batch"
+        " WHERE interval_start = ? AND (state IS NULL OR state <> 'FINAL')",
+        (interval_start,),
+    ).scalar_one()
+    return bool(open_ones == 0)
+
+
 def pending_batches(connection: Connection) -> list[StoredBatch]:
     """Batches that are not final, in order."""
     rows = connection.execute(

@@ -7,6 +7,8 @@ text. ``interval_start`` names an interval everywhere.
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
+    BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -16,9 +18,10 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    event,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 INTERVAL_STATES = (
     "OPEN",
@@ -32,6 +35,9 @@ INTERVAL_STATES = (
 )
 
 metadata = MetaData()
+
+Whole = BigInteger().with_variant(Integer, "sqlite")
+"""64 bits everywhere: a year of a feeder's money does not fit into 32."""
 
 run = Table(
     "run",
@@ -48,9 +54,9 @@ meter = Table(
     Column("meter", Text, primary_key=True, comment="address of the meter's key"),
     Column("owner", Text, nullable=False, comment="address of the household's wallet"),
     Column("connection_point", Text, nullable=False, unique=True),
-    Column("bus", Integer, nullable=False),
-    Column("tan_phi_ppm", Integer, nullable=False, comment="tan φ of its flexible energy, in millionths"),
-    Column("fuse_w", Integer, nullable=False),
+    Column("bus", Whole, nullable=False),
+    Column("tan_phi_ppm", Whole, nullable=False, comment="tan φ of its flexible energy, in millionths"),
+    Column("fuse_w", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -59,18 +65,18 @@ account = Table(
     metadata,
     Column("account", Text, primary_key=True, comment="household:<meter>, retailer, network, …"),
     Column("address", Text, nullable=False, unique=True, comment="its holder on the chain"),
-    Column("deposit_ueur", Integer, nullable=False),
+    Column("deposit_ueur", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
 order = Table(
     "orders",
     metadata,
-    Column("interval_start", Integer, primary_key=True),
+    Column("interval_start", Whole, primary_key=True),
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("version", Integer, primary_key=True),
+    Column("version", Whole, primary_key=True),
     Column("digest", LargeBinary, nullable=False, comment="EIP-712 digest: its identity"),
-    Column("received_at", Integer, nullable=False),
+    Column("received_at", Whole, nullable=False),
     Column("body", Text, nullable=False, comment="the signed message"),
     comment="every accepted version; the highest one counts",
     sqlite_with_rowid=False,
@@ -80,14 +86,14 @@ reading = Table(
     "reading",
     metadata,
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("seq", Integer, primary_key=True),
-    Column("taken_at", Integer, nullable=False),
-    Column("import_wh", Integer, nullable=False),
-    Column("export_wh", Integer, nullable=False),
-    Column("power_w", Integer, nullable=False),
-    Column("quality", Integer, nullable=False),
-    Column("received_at", Integer, nullable=False),
+    Column("epoch", Whole, primary_key=True),
+    Column("seq", Whole, primary_key=True),
+    Column("taken_at", Whole, nullable=False),
+    Column("import_wh", Whole, nullable=False),
+    Column("export_wh", Whole, nullable=False),
+    Column("power_w", Whole, nullable=False),
+    Column("quality", Whole, nullable=False),
+    Column("received_at", Whole, nullable=False),
     Column("digest", LargeBinary, nullable=False, comment="of the message that brought it"),
     Column("sig", Text, nullable=False),
     sqlite_with_rowid=False,
@@ -97,24 +103,26 @@ Index("reading_by_time", reading.c.taken_at, reading.c.meter)
 interval = Table(
     "interval",
     metadata,
-    Column("interval_start", Integer, primary_key=True),
-    Column("minutes", Integer, nullable=False),
-    Column("opens_at", Integer, nullable=False),
-    Column("closes_at", Integer, nullable=False),
+    Column("interval_start", Whole, primary_key=True),
+    Column("minutes", Whole, nullable=False),
+    Column("opens_at", Whole, nullable=False),
+    Column("closes_at", Whole, nullable=False),
     Column("state", Text, nullable=False),
     Column("tariff", Text, nullable=False),
-    Column("incomplete", Integer, nullable=False, server_default="0", comment="meters without readings yet"),
-    Column("revision", Integer, nullable=False, server_default="0", comment="settlements of it so far"),
+    Column("incomplete", Whole, nullable=False, server_default="0", comment="meters without readings yet"),
+    Column("revision", Whole, nullable=False, server_default="0", comment="settlements of it so far"),
     CheckConstraint("state IN (" + ", ".join(f"'{state}'" for state in INTERVAL_STATES) + ")"),
 )
+
+Index("interval_by_state", interval.c.state)
 
 transition = Table(
     "transition",
     metadata,
-    Column("interval_start", Integer, ForeignKey("interval.interval_start"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), primary_key=True),
+    Column("number", Whole, primary_key=True),
     Column("state", Text, nullable=False),
-    Column("at", Integer, nullable=False, comment="on the market's clock"),
+    Column("at", Whole, nullable=False, comment="on the market's clock"),
     Column("reason", Text, nullable=False, server_default=""),
     sqlite_with_rowid=False,
 )
@@ -122,7 +130,7 @@ transition = Table(
 clearing = Table(
     "clearing",
     metadata,
-    Column("interval_start", Integer, ForeignKey("interval.interval_start"), primary_key=True),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), primary_key=True),
     Column("status", Text, nullable=False),
     Column("root", Text, nullable=False, comment="hash of the record: what the chain commits to"),
     Column("book", Text, nullable=False),
@@ -134,10 +142,10 @@ clearing = Table(
 award = Table(
     "award",
     metadata,
-    Column("interval_start", Integer, ForeignKey("interval.interval_start"), primary_key=True),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), primary_key=True),
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("net_wh", Integer, nullable=False, comment="awarded net energy, export positive"),
-    Column("amount_neur", Integer, nullable=False),
+    Column("net_wh", Whole, nullable=False, comment="awarded net energy, export positive"),
+    Column("amount_neur", Whole, nullable=False),
     Column("body", Text, nullable=False, comment="the signed message"),
     sqlite_with_rowid=False,
 )
@@ -145,11 +153,11 @@ award = Table(
 metered = Table(
     "metered",
     metadata,
-    Column("interval_start", Integer, ForeignKey("interval.interval_start"), primary_key=True),
-    Column("revision", Integer, primary_key=True),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), primary_key=True),
+    Column("revision", Whole, primary_key=True),
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("import_wh", Integer, comment="NULL where no reading tells"),
-    Column("export_wh", Integer),
+    Column("import_wh", Whole, comment="NULL where no reading tells"),
+    Column("export_wh", Whole),
     Column("flag", Text, nullable=False, comment="measured, interpolated, estimated or missing"),
     sqlite_with_rowid=False,
 )
@@ -157,13 +165,13 @@ metered = Table(
 posting = Table(
     "posting",
     metadata,
-    Column("interval_start", Integer, ForeignKey("interval.interval_start"), primary_key=True),
-    Column("revision", Integer, primary_key=True, comment="0: settlement; above: adjustments to it"),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), primary_key=True),
+    Column("revision", Whole, primary_key=True, comment="0: settlement; above: adjustments to it"),
     Column("account", Text, ForeignKey("account.account"), primary_key=True),
     Column("kind", Text, primary_key=True),
-    Column("amount_neur", Integer, nullable=False, comment="> 0 is earned"),
-    Column("energy_wh", Integer, nullable=False, comment="export and sales positive"),
-    Column("batch", Integer, nullable=False, comment="sequence of the batch it goes to the chain with"),
+    Column("amount_neur", Whole, nullable=False, comment="> 0 is earned"),
+    Column("energy_wh", Whole, nullable=False, comment="export and sales positive"),
+    Column("batch", Whole, nullable=False, comment="sequence of the batch it goes to the chain with"),
     sqlite_with_rowid=False,
 )
 Index("posting_by_batch", posting.c.batch)
@@ -171,36 +179,36 @@ Index("posting_by_batch", posting.c.batch)
 batch = Table(
     "batch",
     metadata,
-    Column("sequence", Integer, primary_key=True),
+    Column("sequence", Whole, primary_key=True),
     Column("root", Text, nullable=False),
     Column("state", Text, nullable=False),
-    Column("made_at", Integer, nullable=False, comment="on the market's clock"),
+    Column("made_at", Whole, nullable=False, comment="on the market's clock"),
     Column("tx_hash", Text),
-    Column("gas", Integer),
+    Column("gas", Whole),
     CheckConstraint("state IN ('PENDING', 'FINAL')"),
 )
 
 position = Table(
     "position",
     metadata,
-    Column("sequence", Integer, ForeignKey("batch.sequence"), primary_key=True),
+    Column("sequence", Whole, ForeignKey("batch.sequence"), primary_key=True),
     Column("account", Text, ForeignKey("account.account"), primary_key=True),
-    Column("amount_ueur", Integer, nullable=False),
+    Column("amount_ueur", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
 chain_transaction = Table(
     "chain_transaction",
     metadata,
-    Column("number", Integer, primary_key=True, comment="in the order of signing"),
+    Column("number", Whole, primary_key=True, comment="in the order of signing"),
     Column("batch_id", Text, nullable=False, index=True, comment="what it is for"),
     Column("sender", Text, nullable=False),
-    Column("nonce", Integer, nullable=False),
+    Column("nonce", Whole, nullable=False),
     Column("hash", Text, nullable=False, unique=True),
     Column("raw", LargeBinary, nullable=False),
-    Column("block", Integer, comment="NULL until it is mined and confirmed"),
-    Column("gas_used", Integer),
-    Column("succeeded", Integer),
+    Column("block", Whole, comment="NULL until it is mined and confirmed"),
+    Column("gas_used", Whole),
+    Column("succeeded", Whole),
     comment="a nonce is one batch's; it may have several transactions, of which one is mined",
 )
 Index("chain_transaction_by_nonce", chain_transaction.c.sender, chain_transaction.c.nonce)
@@ -208,10 +216,10 @@ Index("chain_transaction_by_nonce", chain_transaction.c.sender, chain_transactio
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Whole, primary_key=True),
     Column("topic", Text, nullable=False),
     Column("payload", Text, nullable=False),
-    Column("retain", Integer, nullable=False, server_default="0"),
+    Column("retain", Whole, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
     comment="what the broker has not acknowledged yet",
 )
@@ -220,8 +228,8 @@ reading_progress = Table(
     "reading_progress",
     metadata,
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("up_to", Integer, nullable=False, comment="every seq up to it is stored, or was refused by name"),
+    Column("epoch", Whole, primary_key=True),
+    Column("up_to", Whole, nullable=False, comment="every seq up to it is stored, or was refused by name"),
     Column("digest", LargeBinary, nullable=False, comment="of the message that got there"),
     sqlite_with_rowid=False,
 )
@@ -230,8 +238,8 @@ reading_refused = Table(
     "reading_refused",
     metadata,
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
-    Column("epoch", Integer, primary_key=True),
-    Column("seq", Integer, primary_key=True),
+    Column("epoch", Whole, primary_key=True),
+    Column("seq", Whole, primary_key=True),
     Column("digest", LargeBinary, nullable=False),
     Column("reason", Text, nullable=False),
     comment="readings that their meter signed and the market refused: no gap that receipts would wait for",
@@ -241,8 +249,8 @@ reading_refused = Table(
 evidence = Table(
     "evidence",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("received_at", Integer, nullable=False),
+    Column("id", Whole, primary_key=True),
+    Column("received_at", Whole, nullable=False),
     Column("meter", Text, nullable=False, index=True),
     Column("digest", LargeBinary, nullable=False, unique=True, comment="what the meter signed"),
     Column("topic", Text, nullable=False),
@@ -255,11 +263,101 @@ alarm = Table(
     "alarm",
     metadata,
     Column("kind", Text, primary_key=True),
-    Column("subject", Text, primary_key=True, comment="the meter"),
-    Column("first_at", Integer, nullable=False, comment="on the market's clock"),
-    Column("last_at", Integer, nullable=False),
-    Column("count", Integer, nullable=False),
+    Column("subject", Text, primary_key=True, comment="the meter, or what of the market it is about"),
+    Column("first_at", Whole, nullable=False, comment="on the market's clock"),
+    Column("last_at", Whole, nullable=False),
+    Column("count", Whole, nullable=False),
     Column("detail", Text, nullable=False, comment="of the last one"),
-    CheckConstraint("kind IN ('contradiction', 'flood')"),
     sqlite_with_rowid=False,
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Whole, primary_key=True, comment="in the order of acceptance"),
+    Column("at", Whole, nullable=False, comment="on the market's clock"),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="the meter, or the interval's start"),
+    Column("body", LargeBinary, nullable=False, comment="the message as it came, or a decision as JSON"),
+    Column("detail", Text, nullable=False, server_default="", comment="which part of the message counts"),
+    sqlite_autoincrement=True,
+    comment="everything that the market's state follows from; rows are only added",
+)
+for _change in ("UPDATE", "DELETE"):
+    event.listen(
+        journal,
+        "after_create",
+        DDL(  # type: ignore[no-untyped-call]
+            f"CREATE TRIGGER journal_no_{_change.lower()} BEFORE {_change} ON journal"
+            " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        ).execute_if(dialect="sqlite"),
+    )
+event.listen(
+    journal,
+    "after_create",
+    DDL(  # type: ignore[no-untyped-call]
+        "CREATE OR REPLACE FUNCTION journal_is_append_only() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$;"
+        " CREATE TRIGGER journal_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON journal"
+        " EXECUTE FUNCTION journal_is_append_only()"
+    ).execute_if(dialect="postgresql"),
+)
+
+instruction = Table(
+    "instruction",
+    metadata,
+    Column("id", Whole, primary_key=True),
+    Column("given_at", Whole, nullable=False, comment="by the machine's clock"),
+    Column("actor", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False, comment="JSON"),
+    Column("reason", Text, nullable=False),
+    Column("done_at", Whole, comment="on the market's clock; NULL until the market has looked at it"),
+    Column("refusal", Text, comment="why it was not carried out; empty where it was"),
+    sqlite_autoincrement=True,
+    comment="what operators ask of the market, which carries it out itself",
+)
+
+suspension = Table(
+    "suspension",
+    metadata,
+    Column("first_start", Whole, primary_key=True, comment="the first interval without trading"),
+    Column("until_start", Whole, comment="the first interval with it again; NULL: not resumed"),
+    Column("reason", Text, nullable=False),
+)
+
+tariff_change = Table(
+    "tariff_change",
+    metadata,
+    Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
+    Column("tariff", Text, nullable=False),
+)
+
+dispute = Table(
+    "dispute",
+    metadata,
+    Column("id", Whole, primary_key=True),
+    Column("interval_start", Whole, ForeignKey("interval.interval_start"), nullable=False),
+    Column("meter", Text, ForeignKey("meter.meter"), nullable=False),
+    Column("opened_at", Whole, nullable=False, comment="on the market's clock"),
+    Column("reason", Text, nullable=False),
+    Column("held_neur", Whole, nullable=False, comment="what the household's account is spared meanwhile"),
+    Column("closed_at", Whole),
+    Column("decision", Text),
+    Column("decision_reason", Text),
+    Column("import_wh", Whole, comment="what the meter should have said, where it is upheld"),
+    Column("export_wh", Whole),
+    CheckConstraint("decision IN ('upheld', 'dismissed')"),
+    sqlite_autoincrement=True,
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False, comment="empty when it was given back"),
+    Column("fence", Whole, nullable=False, comment="rises with every holder"),
+    Column("beat", Whole, nullable=False, comment="rises while the holder lives"),
+    sqlite_with_rowid=False,
+    comment="which market process may write",
 )

@@ -1,0 +1,165 @@
+"""Carrying out what operators ask of the market: suspension, prices, disputes. One transaction each.
+
+What cannot be done is refused with a reason, which is the answer to the instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection
+
+from market.accounts.ledger import IMBALANCE, Kind, Posting, household
+from market.accounts.metering import Flag, Metered
+from market.messages.models import Tariff
+from market.service.settings import MarketSettings, Member
+from market.service.settling import Settling
+from market.service.store import Store, disputes, input_journal, instructions, intervals, money, terms
+from market.service.store.input_journal import decision
+
+
+class RefusedError(Exception):
+    """Why an instruction is not carried out."""
+
+
+class Instructing:
+    def __init__(
+        self, settings: MarketSettings, members: Mapping[str, Member], store: Store, settling: Settling
+    ) -> None:
+        self._settings = settings
+        self._members = members
+        self._store = store
+        self._settling = settling
+        self._acts: Mapping[str, Callable[[Connection, Mapping[str, Any], str, int], None]] = {
+            "suspend": self._suspend,
+            "resume": self._resume,
+            "tariff": self._tariff,
+            "dispute": self._dispute,
+            "resolve": self._resolve,
+        }
+
+    def carry_out_waiting(self, at: int) -> None:
+        """Everything that was asked and not looked at yet, in order."""
+        with self._store.reading() as connection:
+            waiting = instructions.waiting(connection)
+        for one in waiting:
+            content = {
+                "number": one.id,
+                "actor": one.actor,
+                "kind": one.kind,
+                "body": dict(one.body),
+                "reason": one.reason,
+            }
+            self.carry_out(content, at)
+
+    def carry_out(self, content: Mapping[str, Any], at: int) -> str:
+        """Does it and journals it, or answers why not; the answer, empty where it was done."""
+        number = content["number"]
+        try:
+            with self._store.transaction() as tx:
+                self._acts[content["kind"]](tx, content["body"], content["reason"], at)
+                instructions.answer(tx, number, at, "")
+                input_journal.add(tx, decision(at, "instruction", content=content))
+        except (RefusedError, KeyError, TypeError, ValidationError) as error:
+            refusal = str(error) if isinstance(error, RefusedError) else f"is malformed: {error}"
+            with self._store.transaction() as tx:
+                instructions.answer(tx, number, at, refusal)
+            return refusal
+        return ""
+
+    # Trading
+
+    def _suspend(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """From the first interval that is not cleared, or a later one."""
+        standing = terms.standing_suspension(tx)
+        if standing is not None:
+            raise RefusedError(f"suspended since interval {standing[0]} already: {standing[1]}")
+        earliest = intervals.first_uncleared(tx) or self._next_start(tx, at)
+        terms.suspend(tx, self._boundary(body.get("first_start"), earliest), reason)
+
+    def _resume(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """From the first interval whose gate has not opened, or a later one."""
+        standing = terms.standing_suspension(tx)
+        if standing is None:
+            raise RefusedError("trading is not suspended")
+        earliest = max(standing[0], self._next_start(tx, at))
+        terms.resume(tx, self._boundary(body.get("first_start"), earliest))
+
+    def _tariff(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """For an interval whose gate has not opened, and all after it."""
+        tariff = Tariff.model_validate(body["tariff"])
+        terms.change_tariff(tx, self._boundary(body.get("first_start"), self._next_start(tx, at)), tariff)
+
+    def _next_start(self, tx: Connection, at: int) -> int:
+        """The first interval whose gate has not opened."""
+        seconds = self._settings.seconds
+        newest = intervals.newest_start(tx)
+        return max(at // seconds * seconds + seconds, 0 if newest is None else newest + seconds)
+
+    def _boundary(self, asked: int | None, earliest: int) -> int:
+        if asked is None:
+            return earliest
+        if asked % self._settings.seconds:
+            raise RefusedError(f"{asked} is no boundary of {self._settings.minutes} minutes")
+        if asked < earliest:
+            raise RefusedError(f"interval {asked} is too early: {earliest} is the first that can be changed")
+        return asked
+
+    # Disputes
+
+    def _dispute(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """Holds back what a settled interval came to for a household, until somebody has decided."""
+        start, meter = body["interval_start"], body["meter"]
+        if meter not in self._members:
+            raise RefusedError(f"{meter} is no meter of this market")
+        state = intervals.state_of(tx, start)
+        if state not in ("SETTLED", "FINAL", "DISPUTED"):
+            raise RefusedError(f"interval {start} is not settled: it is {state or 'unknown'}")
+        last = start + self._settings.seconds + self._settings.dispute_window_s
+        if at > last:
+            raise RefusedError(f"the window for interval {start} closed at {last}")
+        if disputes.standing_of(tx, start, meter):
+            raise RefusedError(f"interval {start} of {meter} is disputed already")
+        account = household(meter)
+        held_neur = sum(p.amount_neur for p in money.postings(tx, start) if p.account == account)
+        disputes.open_one(tx, start, meter, at, reason, held_neur)
+        self._hold(tx, start, account, held_neur)
+        if state != "DISPUTED":
+            intervals.advance(tx, start, "DISPUTED", at, reason)
+
+    def _resolve(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """Ends a dispute: ``upheld`` with what the meter should have said, or ``dismissed``."""
+        found = disputes.standing(tx, body["dispute"])
+        if found is None:
+            raise RefusedError(f"there is no open dispute {body['dispute']}")
+        start = found.interval_start
+        match body["decision"]:
+            case "dismissed":
+                energy = None
+            case "upheld":
+                energy = Metered(int(body["import_wh"]), int(body["export_wh"]), Flag.ESTIMATED)
+                if min(energy.import_wh, energy.export_wh) < 0:
+                    raise RefusedError("import_wh and export_wh are not negative")
+            case other:
+                raise RefusedError(f"decision {other!r} is neither upheld nor dismissed")
+        disputes.close_one(tx, found.id, at, body["decision"], reason, energy)
+        self._hold(tx, start, household(found.meter), -found.held_neur)
+        if not disputes.of_interval(tx, start):
+            state = "FINAL" if money.is_final(tx, start) else "SETTLED"
+            intervals.advance(tx, start, state, at, reason)
+        if energy is not None:
+            self._settling.adjust_in(tx, start)
+
+    def _hold(self, tx: Connection, start: int, account: str, amount_neur: int) -> None:
+        """Moves an amount from a household to the imbalance account, which advances it or keeps it."""
+        if amount_neur == 0:
+            return
+        revision = intervals.revision_of(tx, start) + 1
+        intervals.set_revision(tx, start, revision)
+        lines = [
+            Posting(account, Kind.HELD, -amount_neur),
+            Posting(IMBALANCE, Kind.HELD, amount_neur),
+        ]
+        money.add_postings(tx, start, revision, lines)

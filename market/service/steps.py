@@ -1,0 +1,195 @@
+"""What an interval goes through, one database transaction a step.
+
+Each step writes its change of state, what follows from it and its entry in the journal together, so that a
+crash leaves all of it or none. The same steps make a simulated day, a market on the wall clock and the replay
+of a journal; who calls them when is told in :mod:`waves`, :mod:`live` and :mod:`replay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from market.auction.book import Book, Firm
+from market.auction.record import ClearingRecord, suspended_record
+from market.messages.models import Order, Tariff
+from market.messages.signing import Domain
+from market.service import orderbook
+from market.service.instructing import Instructing
+from market.service.parse import topic_of
+from market.service.ports import Document, Physics, Sent, Signing
+from market.service.settings import MarketSettings, Member
+from market.service.settling import Settling
+from market.service.store import Store, input_journal, inputs, intervals, money, outbox, terms
+from market.service.store.input_journal import decision
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An interval's closed book. ``problem`` says why it must not be cleared; else it is empty."""
+
+    start: int
+    orders: Mapping[str, Order]
+    book: Book
+    outsiders: Sequence[Firm]
+    problem: str
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What became of a book. ``problem`` is what happened outside of the auction (empty where nothing did),
+    ``rounds`` how often the auction asked for the time before it was up, None where it never was.
+    """
+
+    record: ClearingRecord
+    problem: str = ""
+    rounds: int | None = None
+
+
+class Steps:
+    """``leaf_secret`` is what the salts of commitments are made from."""
+
+    def __init__(
+        self,
+        *,
+        settings: MarketSettings,
+        members: Mapping[str, Member],
+        signer: Signing,
+        domain: Domain,
+        store: Store,
+        physics: Physics,
+        leaf_secret: bytes,
+    ) -> None:
+        self._settings = settings
+        self._members = members
+        self._signer = signer
+        self._domain = domain
+        self._store = store
+        self._physics = physics
+        self.settling = Settling(settings, members, store, physics, leaf_secret)
+        self.instructing = Instructing(settings, members, store, self.settling)
+
+    def begin(self, at: int) -> None:
+        """Enters the market's terms and members, and journals them where they are new."""
+        terms_document = {
+            "settings": self._settings.model_dump(mode="json", exclude={"patience_s"}),
+            "members": [member.model_dump(mode="json") for member in self._members.values()],
+            "market": self._signer.address,
+            "chain_id": self._domain.chain_id,
+            "registry": self._domain.verifying_contract,
+        }
+        with self._store.transaction() as tx:
+            inputs.register(tx, self._settings, list(self._members.values()))
+            if not input_journal.has(terms_document, input_journal.newest(tx, "market")):
+                input_journal.add(tx, decision(at, "market", content=terms_document))
+
+    def tariff(self, start: int) -> Tariff:
+        """The prices of the interval at ``start``."""
+        with self._store.reading() as connection:
+            return terms.tariff_of(connection, start) or self._settings.tariff
+
+    def open(self, start: int, opens_at: int, closes_at: int, tariff: Tariff) -> None:
+        with self._store.transaction() as tx:
+            intervals.open_interval(
+                tx,
+                interval_start=start,
+                minutes=self._settings.minutes,
+                opens_at=opens_at,
+                closes_at=closes_at,
+                tariff=tariff,
+            )
+            content = {"opens_at": opens_at, "closes_at": closes_at, "tariff": tariff.model_dump(mode="json")}
+            input_journal.add(tx, decision(opens_at, "open", start, content=content))
+
+    def close(self, start: int, at: int) -> None:
+        with self._store.transaction() as tx:
+            intervals.advance(tx, start, "CLOSED", at)
+            input_journal.add(tx, decision(at, "close", start))
+
+    # Clearing
+
+    def draft(self, start: int) -> Draft:
+        """The book of a closed gate. A forecast that is none leaves only what the orders say."""
+        with self._store.reading() as connection:
+            orders = {meter: s.order for meter, s in inputs.live_orders(connection, start).items()}
+            suspension = terms.suspension_of(connection, start)
+        points = frozenset(self._members[meter].connection_point for meter in orders)
+        problem = "" if suspension is None else f"suspended by the operator: {suspension}"
+        outsiders: Sequence[Firm] = ()
+        try:
+            outsiders = self._physics.outsiders(start, points)
+            book = self.book(start, orders, outsiders)
+        except (ValidationError, ValueError, OverflowError) as error:
+            problem = problem or f"the forecast of those without an order is unusable: {_first(error)}"
+            outsiders = ()
+            book = self.book(start, orders, outsiders)
+        return Draft(start, orders, book, outsiders, problem)
+
+    def book(self, start: int, orders: Mapping[str, Order], outsiders: Sequence[Firm]) -> Book:
+        with self._store.reading() as connection:
+            tariff = intervals.tariff_of(connection, start)
+        return orderbook.build_book(self._settings, start, orders, self._members, outsiders, tariff)
+
+    def suspended(self, draft: Draft, problem: str) -> Solved:
+        record = suspended_record(self._settings.feeder_name, draft.book.interval, problem)
+        return Solved(record, problem)
+
+    def publish(self, draft: Draft, solved: Solved, comparison: Document | None, at: int) -> int:
+        """Stores a clearing with its awards and what is to be told of it; how many awards there are."""
+        start, record, orders = draft.start, solved.record, draft.orders
+        awards = [
+            (self._signer.sign(self._domain, award), net_wh)
+            for award, net_wh in orderbook.awards(
+                self._settings, start, record, orders, self._members, draft.book.tariff
+            )
+        ]
+        public = self._signer.sign(self._domain, orderbook.public_clearing(self._settings, start, record))
+        feeder = self._settings.feeder
+        messages = [(topic_of(feeder, award.meter, "award"), award.model_dump_json()) for award, _ in awards]
+        messages.append((f"peergrid/v1/{feeder}/clearing", public.model_dump_json()))
+        content: dict[str, Any] = {
+            "outsiders": [firm.model_dump(mode="json") for firm in draft.outsiders],
+            "problem": solved.problem,
+            "rounds": solved.rounds,
+        }
+        with self._store.transaction() as tx:
+            intervals.add_clearing(tx, start, draft.book, record, public.root, comparison)
+            intervals.add_awards(tx, awards)
+            outbox.put_all(tx, messages)
+            intervals.advance(tx, start, record.status.upper(), at, record.reason or "")
+            input_journal.add(tx, decision(at, "clear", start, content=content))
+        return len(awards)
+
+    # Chain
+
+    def finish(self, sequence: int, sent: Sent, at: int) -> None:
+        """A batch is final on the chain."""
+        with self._store.transaction() as tx:
+            money.finish_batch(tx, sequence, tx_hash=sent.tx_hash, gas=sent.gas, at=at)
+            content = {"sequence": sequence, "tx_hash": sent.tx_hash, "gas": sent.gas}
+            input_journal.add(tx, decision(at, "final", content=content))
+
+
+class RoundsCounted:
+    """A deadline that knows how often it was asked before it had come."""
+
+    def __init__(self, out_of_time: Callable[[], bool]) -> None:
+        self._out_of_time = out_of_time
+        self._asked = 0
+        self.rounds: int | None = None
+
+    def __call__(self) -> bool:
+        if self.rounds is None and self._out_of_time():
+            self.rounds = self._asked
+        self._asked += 1
+        return self.rounds is not None
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        item = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, item['loc']))} {item['msg']}"
+    return str(error)

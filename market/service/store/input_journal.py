@@ -1,0 +1,94 @@
+"""The append-only journal: every accepted message as it came, and every decision of clock and operator, in
+the order in which they were accepted. The market's state follows from it alone (``peergrid replay``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, select
+
+from market.service.store.schema import journal as table
+
+Kind = Literal[
+    "market",  # terms and members, when they are new
+    "order",
+    "reading",
+    "open",  # a gate, with its tariff
+    "close",
+    "clear",  # with the forecast of those without an order, and what was decided outside of the auction
+    "meter",
+    "post",
+    "adjust",
+    "batch",  # of what was left over at the end
+    "final",  # what the chain said
+    "instruction",
+]
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """``subject`` is a meter or the start of an interval, ``detail`` which part of a message counts."""
+
+    at: int
+    kind: Kind
+    subject: str
+    body: bytes
+    detail: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """A decision's content."""
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+
+def decision(
+    at: int, kind: Kind, start: int | None = None, content: Mapping[str, Any] | None = None
+) -> Entry:
+    """An entry that the market made itself."""
+    body = json.dumps(content or {}, separators=(",", ":"), sort_keys=True).encode()
+    return Entry(at, kind, "" if start is None else str(start), body)
+
+
+def add(tx: Connection, *entries: Entry) -> None:
+    add_all(tx, entries)
+
+
+def add_all(tx: Connection, entries: Iterable[Entry]) -> None:
+    rows = [(e.at, e.kind, e.subject, e.body, e.detail) for e in entries]
+    if rows:
+        tx.exec_driver_sql(
+            "INSERT INTO journal (at, kind, subject, body, detail) VALUES (?, ?, ?, ?, ?)", rows
+        )
+
+
+def entries(connection: Connection) -> Iterator[Entry]:
+    """All of it, in order."""
+    last = 0
+    while rows := connection.execute(
+        select(table).where(table.c.id > last).order_by(table.c.id).limit(_ROWS_AT_ONCE)
+    ).all():
+        yield from (Entry(row.at, row.kind, row.subject, row.body, row.detail) for row in rows)
+        last = rows[-1].id
+
+
+def newest(connection: Connection, kind: Kind) -> Entry | None:
+    row = connection.execute(
+        select(table).where(table.c.kind == kind).order_by(table.c.id.desc()).limit(1)
+    ).one_or_none()
+    return None if row is None else Entry(row.at, row.kind, row.subject, row.body, row.detail)
+
+
+def last_at(connection: Connection) -> int | None:
+    """The market's clock when it last accepted something."""
+    at: int | None = connection.execute(select(table.c.at).order_by(table.c.id.desc()).limit(1)).scalar()
+    return at
+
+
+def has(document: Mapping[str, Any], entry: Entry | None) -> bool:
+    """Whether an entry says exactly this."""
+    return entry is not None and entry.document() == document

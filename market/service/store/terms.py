@@ -1,0 +1,62 @@
+"""What operators decided about coming intervals: prices, and where trading is suspended."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, or_, select, update
+
+from market.messages.models import Tariff
+from market.service.store.schema import suspension, tariff_change
+
+
+def tariff_of(connection: Connection, start: int) -> Tariff | None:
+    """The prices of an interval by the latest change; None where there was none before it."""
+    table = tariff_change
+    text = connection.execute(
+        select(table.c.tariff)
+        .where(table.c.first_start <= start)
+        .order_by(table.c.first_start.desc())
+        .limit(1)
+    ).scalar()
+    return None if text is None else Tariff.model_validate_json(text)
+
+
+def change_tariff(tx: Connection, first_start: int, tariff: Tariff) -> None:
+    """From an interval on; what was decided for that interval before is replaced."""
+    table = tariff_change
+    text = tariff.model_dump_json()
+    changed = tx.execute(update(table).where(table.c.first_start == first_start).values(tariff=text))
+    if changed.rowcount == 0:
+        tx.execute(insert(table), {"first_start": first_start, "tariff": text})
+
+
+def suspension_of(connection: Connection, start: int) -> str | None:
+    """Why there is no trading in an interval; None where there is."""
+    table = suspension
+    reason: str | None = connection.execute(
+        select(table.c.reason)
+        .where(
+            table.c.first_start <= start,
+            or_(table.c.until_start.is_(None), table.c.until_start > start),
+        )
+        .limit(1)
+    ).scalar()
+    return reason
+
+
+def standing_suspension(connection: Connection) -> tuple[int, str] | None:
+    """The one that nobody has ended: its first interval, and why."""
+    table = suspension
+    row = connection.execute(
+        select(table.c.first_start, table.c.reason).where(table.c.until_start.is_(None))
+    ).first()
+    return None if row is None else (row.first_start, row.reason)
+
+
+def suspend(tx: Connection, first_start: int, reason: str) -> None:
+    tx.execute(insert(suspension), {"first_start": first_start, "reason": reason})
+
+
+def resume(tx: Connection, until_start: int) -> None:
+    """Ends the suspension: trading begins again with the interval ``until_start``."""
+    table = suspension
+    tx.execute(update(table).where(table.c.until_start.is_(None)).values(until_start=until_start))
