@@ -37,7 +37,7 @@ _EXCEPTIONS = {
 }
 
 # Every failure becomes a LineError; the library's own lines would say it twice.
-logging.getLogger("pymodbus_internal").setLevel(logging.CRITICAL + 1)
+logging.getLogger("pymodbus.logging").setLevel(logging.CRITICAL + 1)
 
 
 class LineError(SourceError):

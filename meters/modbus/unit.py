@@ -134,6 +134,6 @@ class RegisterUnit:
             return ""
         try:
             words = await self._line.read(self._unit, identity.function, identity.address, identity.words)
-        except ExceptionCodeError:
-            return ""  # not every device of a type tells it
+        except LineError:
+            return ""  # not every device of a type tells it; some are silent instead of refusing
         return "".join(f"{word:04X}" for word in words)
