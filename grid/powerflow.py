@@ -20,6 +20,7 @@ from grid.feeder import Complexes, Feeder, Floats, Ints
 DENSE_NODES_MAX = 3000
 ITERATIONS_MAX = 200
 TOLERANCE_PU = 1e-12
+CURVATURE_ITERATIONS = 2
 
 # The matrices are small and the products many: with more than one BLAS thread each is many times slower.
 threadpool_limits(limits=1, user_api="blas")
@@ -44,9 +45,14 @@ class OperatingPoint:
         return np.abs(self.v)
 
     @cached_property
+    def current(self) -> Complexes:
+        """Each limited current [m], of magnitude 1.0 at its rating."""
+        return np.asarray(self.flow.feeder.current_map @ self.v)
+
+    @cached_property
     def loading(self) -> Floats:
         """|I| of each limited current [m], 1.0 at its rating."""
-        return np.asarray(np.abs(self.flow.feeder.current_map @ self.v))
+        return np.abs(self.current)
 
     @cached_property
     def slack_gradient(self) -> tuple[Floats, Floats]:
@@ -147,37 +153,82 @@ class PowerFlow:
         by_p[0, self.feeder.slack] = -1.0
         return by_p[0], by_q[0]
 
-    def slack_curvature(self, point: OperatingPoint, nodes: Ints, tan_phi: Floats) -> Floats:
-        """About ∂²slack_w/∂p_k∂p_l [k, k], per W, for injections at nodes with fixed power factors.
-
-        From ``V = V0 + Z·conj(S/V)``, to second order in S: ``P_slack = −Σ P + Re Σ S_k·M_kl·conj(S_l)`` with
-        ``M_kl = Z_kl / (V_k·conj(V_l))``; zero at slack nodes.  Good to a few percent on a loaded feeder.
-        """
-        position = np.full(self.feeder.node_count, -1)
-        position[self.feeder.pq] = np.arange(len(self.feeder.pq))
-        at = position[nodes]
-        inside = np.flatnonzero(at >= 0)
-        impedance = np.zeros((len(nodes), len(nodes)), np.complex128)
-        if self._dense:
-            impedance[np.ix_(inside, inside)] = self._z[np.ix_(at[inside], at[inside])]
-        else:
-            unit = np.zeros((len(self.feeder.pq), len(inside)), np.complex128)
-            unit[at[inside], np.arange(len(inside))] = 1.0
-            impedance[np.ix_(inside, inside)] = self._solve(unit)[at[inside]]
-        injected = (1 + 1j * tan_phi) / point.v[nodes]
-        form = injected[:, None] * impedance * np.conj(injected)[None, :]
-        return np.asarray((form + form.T).real / self.feeder.base_va)
-
     def voltage_gradient(self, point: OperatingPoint, nodes: Ints) -> tuple[Floats, Floats]:
         """∂|V_i|/∂p and ∂q [k, n], pu per W and var, for k nodes that are no slack."""
-        c = np.zeros((len(nodes), self.feeder.node_count), np.complex128)
-        c[np.arange(len(nodes)), nodes] = np.conj(point.v[nodes]) / point.v_pu[nodes]
-        return self._adjoint(point, c[:, self.feeder.pq])
+        return self._adjoint(point, self._voltage_directions(point, nodes))
 
     def current_gradient(self, point: OperatingPoint, rows: Ints) -> tuple[Floats, Floats]:
         """∂|I_k|/∂p and ∂q [k, n], rated current per W and var, for limited currents by row."""
-        maps = self.feeder.current_map[rows]
-        current = maps @ point.v
-        direction = np.conj(current) / np.maximum(np.abs(current), 1e-12)
-        c = maps.multiply(direction[:, None]).toarray()
-        return self._adjoint(point, c[:, self.feeder.pq])
+        return self._adjoint(point, self._current_directions(point, rows))
+
+    def _voltage_directions(self, point: OperatingPoint, nodes: Ints) -> Complexes:
+        """Rows c [k, n − s] with ∂|V_i| = Re(c·∂V)."""
+        c = np.zeros((len(nodes), self.feeder.node_count), np.complex128)
+        c[np.arange(len(nodes)), nodes] = np.conj(point.v[nodes]) / point.v_pu[nodes]
+        return np.asarray(c[:, self.feeder.pq])
+
+    def _current_directions(self, point: OperatingPoint, rows: Ints) -> Complexes:
+        """Rows c [k, n − s] with ∂|I_k| = Re(c·∂V)."""
+        feeder = self.feeder
+        direction = np.conj(point.current[rows]) / np.maximum(point.loading[rows], 1e-12)
+        c = np.zeros((len(rows), feeder.node_count), np.complex128)
+        for at, row in enumerate(rows):  # scipy's slices of a sparse matrix take far longer
+            entries = slice(feeder.i_indptr[row], feeder.i_indptr[row + 1])
+            c[at, feeder.i_indices[entries]] = feeder.i_data[entries] * direction[at]
+        return np.asarray(c[:, feeder.pq])
+
+    def curvature(
+        self,
+        point: OperatingPoint,
+        nodes: Ints,
+        tan_phi: Floats,
+        gradient: tuple[Floats, Floats],
+        currents: tuple[Ints, Floats],
+        voltages: tuple[Ints, Floats],
+    ) -> Floats:
+        """∂²L/∂p_k∂p_l [k, k], per W², of a weighted sum L of slack power, currents |I| and voltages |V|.
+
+        ``nodes`` [k] are where is injected, each with its fixed power factor; ``gradient`` is ∂L/∂p and ∂L/∂q
+        [n]; ``currents`` and ``voltages`` are those in L by row and node, with their weights.  With λ the
+        adjoint of L (its gradient times conj(V)) and D_k = ∂V/∂p_k, from ``V = V0 + Z·conj(S/V)`` follows
+
+            Re Σ λ·conj(−(∂S_k·D_l + ∂S_l·D_k)/V² + 2·S·D_k·D_l/V³) + Σ weight·τ_k·τ_l / magnitude
+
+        where τ is the part of ∂I (or ∂V) across I (or V): slack power is linear in V, magnitudes are not.  D
+        is good to about the third power of the feeder's relative voltage drop.
+        """
+        feeder = self.feeder
+        pq, v = feeder.pq, point.v[feeder.pq]
+        position = np.full(feeder.node_count, -1)
+        position[pq] = np.arange(len(pq))
+        inside = np.flatnonzero(position[nodes] >= 0)
+        at = position[nodes[inside]]
+        injected = 1 + 1j * tan_phi[inside]
+        s = (point.p_w + 1j * point.q_var)[pq] / feeder.base_va
+        directly = self._columns(at) * (np.conj(injected) / np.conj(v[at]))
+        w = (np.conj(s) / np.conj(v) ** 2)[:, None]
+        moved = directly
+        for _ in range(CURVATURE_ITERATIONS):
+            moved = directly - self._solve(w * np.conj(moved))
+        adjoint = (gradient[0] + 1j * gradient[1])[pq] * np.conj(v) * feeder.base_va
+        mixed = -adjoint[at, None] * np.conj(injected[:, None] * moved[at] / v[at, None] ** 2)
+        own = np.conj(moved.T) @ ((2 * adjoint * np.conj(s / v**3))[:, None] * np.conj(moved))
+        form = (mixed + mixed.T + own).real
+        (rows, row_weight), (kept, node_weight) = currents, voltages
+        across = np.vstack([self._current_directions(point, rows), self._voltage_directions(point, kept)])
+        weight = np.concatenate(
+            [row_weight / np.maximum(point.loading[rows], 1e-12), node_weight / point.v_pu[kept]]
+        )
+        turned = (across @ moved).imag
+        form += turned.T @ (weight[:, None] * turned)
+        found = np.zeros((len(nodes), len(nodes)))
+        found[np.ix_(inside, inside)] = form / feeder.base_va**2
+        return found
+
+    def _columns(self, at: Ints) -> Complexes:
+        """Columns of Z [n − s, k]."""
+        if self._dense:
+            return np.asarray(self._z[:, at])
+        unit = np.zeros((len(self.feeder.pq), len(at)), np.complex128)
+        unit[at, np.arange(len(at))] = 1.0
+        return self._solve(unit)

@@ -272,7 +272,7 @@ def _polished(
     exact = polish(columns, state.kw, state.point, state.check, binding, net_import_kw, network=network)
     if exact is None:
         return None
-    mismatch_w = exact.point.slack_w if abs(net_import_kw) <= 1e-3 else 0.0
+    mismatch_w = exact.point.slack_w - exact.net_import_kw * 1e3
     return Dispatch(exact.kw, exact.point, exact.check, exact.binding, mismatch_w, iterations, 0, True)
 
 

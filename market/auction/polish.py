@@ -1,14 +1,14 @@
 """The last step to the optimum: Newton's method on its conditions, by active set.
 
 Linear programs settle powers to a watt, but a price error goes as the square root of a power error.  Near
-the optimum it is known which groups are marginal and which limits bind; what remains are smooth equations:
+the optimum only few groups may still move, and the conditions are smooth:
 
-- the price at the point of each marginal group is its limit price,
-- each binding limit is reached exactly,
-- net import is zero where the retailer neither sells nor buys (else energy has its tariff).
+- what is traded in part has its limit price at its point, in full it gains, not at all it would lose,
+- limits are kept, and those with a price reached exactly,
+- the retailer sells at the import tariff, buys at the export tariff, and does neither between the two.
 
-Unknown are the marginal groups' powers, the price of energy μ and the duals ν of the limits.  The
-curvature of losses enters only where marginal groups outnumber the other conditions.
+Each iteration linearises at an AC operating point and solves the quadratic program whose curvature is that of
+the Lagrangian: of losses at the price of energy μ, and of the limits at their duals ν.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ from grid.errors import PowerFlowError
 from grid.feeder import Bools, Floats, Ints
 from grid.limits import LimitCheck, check_limits
 from grid.powerflow import OperatingPoint
+from market.auction import quadratic
 from market.auction.columns import Columns
+from market.auction.lp import TRADE_PREFERENCE_EUR_PER_MWH
 from market.auction.rows import LimitKey, Tangent, excess_of, independent, limits_near, tangents
 
-ITERATIONS_MAX = 14
-MARGINAL_MAX = 80
+ITERATIONS_MAX = 30
+CANDIDATES_MAX = 150
+ENTRANTS_MAX = 40
+"""So many of the groups that would rather trade otherwise join those that may move in one iteration."""
 PRICE_TOLERANCE = 4e-4
 """EUR/MWh to which prices and limit prices agree in the end: well within the smallest step of a price."""
 EXCESS_TOLERANCE_PU = 1e-7
 BALANCE_TOLERANCE_KW = 2e-5
-PATIENCE = 3
+NEAR_PU = 1e-3
+"""Limits nearer than this are rows of the quadratic program."""
+PATIENCE = 6
 """Steps in a row that may fail to halve the residual."""
 
 
@@ -41,6 +47,7 @@ class Polished:
     """Powers [g] in kW at which the conditions hold, their operating point, and the limits that bind."""
 
     kw: Floats
+    net_import_kw: float
     point: OperatingPoint
     check: LimitCheck
     binding: tuple[LimitKey, ...]
@@ -80,6 +87,25 @@ class _Here:
     def excess(self, keys: list[LimitKey]) -> Floats:
         return np.array([excess_of(self.check, key) for key in keys])
 
+    def curvature(self, points: Ints, duals: _Duals) -> Floats:
+        """The Lagrangian's [p, p]: how the prices at these points fall per kW injected at each of them."""
+        columns, rows = self._columns, self.tangents(duals.keys)
+        by_p, by_q = (duals.energy * part for part in self.point.slack_gradient)
+        weights = 1e3 * duals.values  # of functions of W instead of kW
+        for row, weight in zip(rows, weights / 1e3, strict=True):
+            by_p, by_q = by_p + weight * row.by_p, by_q + weight * row.by_q
+        sign = np.array([-1.0 if key.kind == "v_min" else 1.0 for key in duals.keys])
+        index = np.array([key.index for key in duals.keys], dtype=np.int64)
+        current = np.array([key.kind == "current" for key in duals.keys], dtype=bool)
+        return 1e3 * columns.flow.curvature(
+            self.point,
+            columns.point_node[points],
+            columns.point_tan_phi[points],
+            (by_p, by_q),
+            (index[current], weights[current]),
+            (index[~current], (sign * weights)[~current]),
+        )
+
 
 def polish(
     columns: Columns,
@@ -97,162 +123,148 @@ def polish(
     sign counts (within a watt of zero: none).
     """
     here = _Here(columns, point, check)
-    keys = here.told_apart(binding)
-    energy_fixed = None
+    trade = np.zeros(2)  # import and export, kW
     if abs(net_import_kw) > 1e-3:
-        energy_fixed = (columns.import_price if net_import_kw > 0 else columns.export_price) / 1e3
-    limit = columns.group_price / 1e3
-    cap = columns.group_kw
-    marginal = (kw > 0) & (kw < cap)
-    energy, duals = _first_duals(columns, here, keys, marginal, energy_fixed)
+        trade[0 if net_import_kw > 0 else 1] = abs(point.slack_w) / 1e3
+    limit, cap, sign = columns.group_price / 1e3, columns.group_kw, columns.group_sign
+    candidates = (kw > 0) & (kw < cap)
+    duals = _first_duals(columns, here, here.told_apart(binding), candidates, trade)
     patience, least = PATIENCE, np.inf
     for _ in range(ITERATIONS_MAX):
-        if np.count_nonzero(marginal) > MARGINAL_MAX:
-            return None
-        price = (-energy * here.effect - duals @ here.slopes(keys))[columns.group_point]
-        gain = columns.group_sign * (price - limit)
-        balance_kw = here.point.slack_w / 1e3 if energy_fixed is None else 0.0
+        gain = sign * (duals.prices(here)[columns.group_point] - limit)
+        regret = np.maximum(np.where(kw < cap, gain, 0.0), np.where(kw > 0, -gain, 0.0))
         residual = max(
-            float(np.abs(gain[marginal]).max(initial=0.0)) / PRICE_TOLERANCE,
-            float(np.abs(here.excess(keys)).max(initial=0.0)) / EXCESS_TOLERANCE_PU,
-            abs(balance_kw) / BALANCE_TOLERANCE_KW,
+            float(regret.max(initial=0.0)) / PRICE_TOLERANCE,
+            float(np.abs(here.excess(duals.priced(here))).max(initial=0.0)) / EXCESS_TOLERANCE_PU,
+            here.check.worst_excess / EXCESS_TOLERANCE_PU if network else 0.0,
+            abs(here.point.slack_w / 1e3 - trade[0] + trade[1]) / BALANCE_TOLERANCE_KW,
         )
         if residual <= 1.0:
-            changed = _next_set(columns, kw, gain, marginal, keys, duals, here, network)
-            if changed is None:
-                return Polished(kw, here.point, here.check, tuple(keys))
-            marginal, keys = changed
-            patience, least = PATIENCE, np.inf
-            energy, duals = _first_duals(columns, here, keys, marginal, energy_fixed)
-        elif residual < least / 2:
-            patience, least = PATIENCE, residual
-        else:
-            patience -= 1
-        if not patience:
-            return None  # the wrong set: a round of the linear program finds a better one
-        groups = np.flatnonzero(marginal)
-        linear = _linear(columns, here, keys, groups, balance_kw, energy, energy_fixed)
-        moved, blocked, energy, duals = _step(linear, kw[groups], cap[groups])
-        kw = kw.copy()
-        kw[groups] = np.clip(kw[groups] + moved, 0.0, cap[groups])
-        stopped = groups[blocked]
-        kw[stopped] = np.where(kw[stopped] < cap[stopped] / 2, 0.0, cap[stopped])
-        marginal = marginal.copy()
-        marginal[stopped] = False
+            bind = limits_near(here.check, 10 * EXCESS_TOLERANCE_PU) if network else []
+            kept = here.told_apart({*duals.priced(here), *bind})
+            return Polished(kw, float(trade[0] - trade[1]), here.point, here.check, tuple(kept))
+        patience, least = (PATIENCE, residual) if residual < least / 2 else (patience - 1, least)
+        candidates = candidates | _worst(regret)
+        if not patience or np.count_nonzero(candidates) > CANDIDATES_MAX:
+            return None
+        near = limits_near(here.check, NEAR_PU) if network else []
+        found = _step(columns, here, kw, trade, np.flatnonzero(candidates), duals, near)
+        if found is None:
+            return None
+        kw, trade, duals = found
         try:
             point = columns.flow.solve(*columns.injections(kw), here.point)
         except PowerFlowError:
             return None
         here = _Here(columns, point, check_limits(point, columns.limits))
+        if trade.any():
+            trade = np.maximum(np.array([point.slack_w, -point.slack_w]) / 1e3, 0.0)
     return None
 
 
+def _worst(regret: Floats) -> Bools:
+    """The groups that would gain most per kWh by trading otherwise."""
+    wrong = regret > PRICE_TOLERANCE
+    if np.count_nonzero(wrong) > ENTRANTS_MAX:
+        wrong &= regret >= np.partition(regret, -ENTRANTS_MAX)[-ENTRANTS_MAX]
+    return wrong
+
+
+@dataclass(frozen=True, eq=False)
+class _Duals:
+    """The price of energy μ in EUR/MWh, and ν of limits in EUR/MWh·kW per pu."""
+
+    energy: float
+    keys: list[LimitKey]
+    values: Floats
+
+    def prices(self, here: _Here) -> Floats:
+        """At the points [k]."""
+        return -self.energy * here.effect - self.values @ here.slopes(self.keys)
+
+    def priced(self, here: _Here) -> list[LimitKey]:
+        """The limits whose dual moves a price."""
+        rows = here.tangents(self.keys)
+        least = PRICE_TOLERANCE
+        return [row.key for row, dual in zip(rows, self.values, strict=True) if dual * row.scale > least]
+
+
 def _first_duals(
-    columns: Columns, here: _Here, keys: list[LimitKey], marginal: Bools, energy_fixed: float | None
-) -> tuple[float, Floats]:
-    """μ and ν that fit the marginal groups' limit prices best."""
+    columns: Columns, here: _Here, keys: list[LimitKey], marginal: Bools, trade: Floats
+) -> _Duals:
+    """μ and ν that fit the marginal groups' limit prices best; μ is the tariff if the retailer trades."""
     groups = np.flatnonzero(marginal)
     at = columns.group_point[groups]
     matrix = np.column_stack([-here.effect[at], -here.slopes(keys)[:, at].T])
     wanted = columns.group_price[groups] / 1e3
-    if energy_fixed is not None:
-        duals = np.linalg.lstsq(matrix[:, 1:], wanted - matrix[:, 0] * energy_fixed, rcond=None)[0]
-        return energy_fixed, np.maximum(duals, 0.0)
+    if trade.any():
+        energy = (columns.import_price if trade[0] else columns.export_price) / 1e3
+        found = np.linalg.lstsq(matrix[:, 1:], wanted - matrix[:, 0] * energy, rcond=None)[0]
+        return _Duals(energy, keys, np.maximum(found, 0.0))
     found = np.linalg.lstsq(matrix, wanted, rcond=None)[0]
-    return float(found[0]), np.maximum(found[1:], 0.0)
+    return _Duals(float(found[0]), keys, np.maximum(found[1:], 0.0))
 
 
-@dataclass(frozen=True, eq=False)
-class _Linear:
-    """The conditions about an operating point: ``matrix · (moves, μ, ν) = right``, moves first."""
-
-    matrix: Floats
-    right: Floats
-    count: int
-
-
-def _linear(
+def _step(
     columns: Columns,
     here: _Here,
-    keys: list[LimitKey],
-    groups: Ints,
-    balance_kw: float,
-    energy: float,
-    energy_fixed: float | None,
-) -> _Linear:
-    at, sign = columns.group_point[groups], columns.group_sign[groups]
-    slopes = here.slopes(keys)[:, at]
-    count, limits = len(groups), len(keys)
-    size = count + limits + 1
-    matrix, right = np.zeros((size, size)), np.zeros(size)
-    if count > limits + (energy_fixed is None):
-        # How prices change per kW: by the curvature of losses. That of limits is small beside it.
-        curvature = columns.flow.slack_curvature(
-            here.point, columns.point_node[at], columns.point_tan_phi[at]
-        )
-        matrix[:count, :count] = -energy * 1e3 * curvature * sign
-    matrix[:count, count] = -here.effect[at]
-    matrix[:count, count + 1 :] = -slopes.T
-    right[:count] = columns.group_price[groups] / 1e3
-    if energy_fixed is None:
-        matrix[count, :count] = here.effect[at] * sign
-        right[count] = -balance_kw
-    else:
-        matrix[count, count] = 1.0
-        right[count] = energy_fixed
-    matrix[count + 1 :, :count] = slopes * sign
-    right[count + 1 :] = -here.excess(keys)
-    return _Linear(matrix, right, count)
-
-
-def _step(linear: _Linear, kw: Floats, cap: Floats) -> tuple[Floats, Bools, float, Floats]:
-    """What the marginal groups move by, which of them end at a bound, and the new μ and ν.
-
-    Where a move would leave the bounds all go as far as the first of them allows; that one stays there and
-    has no condition of its own any more, and the others solve theirs again.
-    """
-    count = linear.count
-    moved, blocked = np.zeros(count), np.zeros(count, dtype=bool)
-    while True:
-        free = np.flatnonzero(~blocked)
-        kept = np.concatenate([free, np.arange(count, len(linear.right))])
-        matrix = linear.matrix[np.ix_(kept, kept)]
-        right = linear.right[kept] - linear.matrix[np.ix_(kept, np.flatnonzero(blocked))] @ moved[blocked]
-        scale = np.abs(matrix).max(axis=1, initial=0.0)
-        scale[scale == 0.0] = 1.0
-        found = np.linalg.lstsq(matrix / scale[:, None], right / scale, rcond=1e-12)[0]
-        way = found[: len(free)] - moved[free]
-        room = np.where(way > 0, cap[free] - kw[free], kw[free]) - np.sign(way) * moved[free]
-        share = np.divide(room, np.abs(way), out=np.full(len(free), np.inf), where=way != 0)
-        first = float(share.min(initial=np.inf))
-        moved[free] += way * min(1.0, max(first, 0.0))
-        if first >= 1.0:
-            return moved, blocked, float(found[len(free)]), found[len(free) + 1 :]
-        blocked[free[np.argmin(share)]] = True
-
-
-def _next_set(
-    columns: Columns,
     kw: Floats,
-    gain: Floats,
-    marginal: Bools,
-    keys: list[LimitKey],
-    duals: Floats,
-    here: _Here,
-    network: bool,
-) -> tuple[Bools, list[LimitKey]] | None:
-    """Groups and limits to go on with where the conditions of the others fail; None where they hold."""
-    full, empty = kw >= columns.group_kw, kw <= 0
-    # A group that offers nothing (a rejected block) is both full and empty, and right at any price.
-    wrong = (full & ~empty & (gain < -PRICE_TOLERANCE)) | (empty & ~full & (gain > PRICE_TOLERANCE))
-    wrong &= ~marginal
-    # Both are optimal to a linearisation already: only the few worst are worth a place.
-    if np.count_nonzero(wrong) > MARGINAL_MAX:
-        return marginal | wrong, keys
-    relaxed = [key for key, dual in zip(keys, duals, strict=True) if dual < -PRICE_TOLERANCE]
-    kept = [key for key in keys if key not in relaxed]
-    fresh = limits_near(here.check, -10 * EXCESS_TOLERANCE_PU) if network else []
-    chosen = here.told_apart({*kept, *fresh})
-    if not wrong.any() and set(chosen) == set(keys):
+    trade: Floats,
+    groups: Ints,
+    duals: _Duals,
+    near: list[LimitKey],
+) -> tuple[Floats, Floats, _Duals] | None:
+    """Powers, the retailer's trade and duals at the optimum of the quadratic program about here.
+
+    Variables are the moves of the groups, of import and of export; rows are the balance and the limits, each
+    scaled to kW.
+    """
+    at, sign = columns.group_point[groups], columns.group_sign[groups]
+    points, of_point = np.unique(at, return_inverse=True)
+    keys = here.told_apart({*duals.keys, *near})
+    scales = np.array([row.scale for row in here.tangents(keys)])
+    count = len(groups)
+
+    def hessian() -> Floats:
+        curvature = here.curvature(points, duals)[np.ix_(of_point, of_point)]
+        whole = np.zeros((count + 2, count + 2))
+        whole[:count, :count] = sign[:, None] * curvature * sign
+        return whole
+
+    price = columns.group_price[groups] / 1e3
+    tariffs = np.array([columns.import_price, -columns.export_price]) / 1e3
+    rows = np.zeros((1 + len(keys), count + 2))
+    rows[0, :count], rows[0, count:] = here.effect[at] * sign, (-1.0, 1.0)
+    rows[1:, :count] = here.slopes(keys)[:, at] * sign / scales[:, None]
+    balance_kw = here.point.slack_w / 1e3 - trade[0] + trade[1]
+    excess = here.excess(keys)
+    priced = set(duals.priced(here))
+    found = quadratic.solve(
+        hessian,
+        np.concatenate([sign * price - TRADE_PREFERENCE_EUR_PER_MWH, tariffs]),
+        (
+            np.concatenate([-kw[groups], -trade]),
+            np.concatenate([columns.group_kw[groups] - kw[groups], [np.inf, np.inf]]),
+        ),
+        rows,
+        np.concatenate([[-balance_kw], -excess / scales]),
+        equations=1,
+        active=np.array([True, *(key in priced for key in keys)]) | np.concatenate([[True], excess > 0]),
+    )
+    if found is None:
         return None
-    return marginal | wrong, chosen
+    low, high = -kw[groups], columns.group_kw[groups] - kw[groups]
+    moves = found.values[:count]
+    following = kw.copy()
+    following[groups] = np.clip(kw[groups] + moves, 0.0, columns.group_kw[groups])
+    following[groups[moves <= low]] = 0.0
+    full = groups[moves >= high]
+    following[full] = columns.group_kw[full]
+    traded = np.maximum(trade + found.values[count:], 0.0)
+    energy, limit_duals = float(found.multipliers[0]), np.maximum(found.multipliers[1:], 0.0) / scales
+    kept = found.active[1:]
+    return (
+        following,
+        traded,
+        _Duals(energy, [key for key, bind in zip(keys, kept, strict=True) if bind], limit_duals[kept]),
+    )

@@ -1,0 +1,172 @@
+"""A small quadratic program by a primal active set: the step of the last Newton iterations to the optimum.
+
+    min  ½ xᵀQx + gᵀx    with  rows·x = room for the first rows, ≤ room for the others,  low ≤ x ≤ high
+
+from x = 0, which keeps the bounds but need not keep the rows.  It starts with a guess of which rows hold with
+equality, and is meant to be warm: near the optimum few of them change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from grid.feeder import Bools, Floats, Ints
+
+ROUNDS_PER_SIZE = 4
+RANK_TOLERANCE = 1e-8
+MULTIPLIER_TOLERANCE = 1e-5
+"""How negative a multiplier, in the unit of g, may be before its row or bound is let go."""
+CURVATURE_MIN = 1e-9
+"""Of the largest curvature: a direction with less is flat."""
+STEP_MIN = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The values x, the multipliers of the rows (≥ 0 but for equations), and which rows bind."""
+
+    values: Floats
+    multipliers: Floats
+    active: Bools
+
+
+def solve(
+    hessian: Callable[[], Floats],
+    gradient: Floats,
+    bounds: tuple[Floats, Floats],
+    rows: Floats,
+    room: Floats,
+    *,
+    equations: int,
+    active: Bools,
+) -> Step | None:
+    """The minimum, local where Q is not convex; None where the search does not end.
+
+    ``active`` [r] are the rows guessed to bind, and ``hessian`` is asked for Q only where the rows and bounds
+    leave a direction open.  Active rows that depend on others, and exceeded rows that are not active, are
+    only kept from getting worse.
+    """
+    low, high = bounds
+    size = len(gradient)
+    x = np.zeros(size)
+    held = (low >= 0.0) | (high <= 0.0)
+    active = _independent(rows, room, ~held, active, equations)
+    room = np.where(active, room, np.maximum(room, 0.0))
+    q: Floats | None = None
+    for _ in range(ROUNDS_PER_SIZE * (size + len(rows)) + 10):
+        free = np.flatnonzero(~held)
+        taken = np.flatnonzero(active)
+        if q is None and len(free) > len(taken):
+            q = hessian()
+        slope = gradient if q is None else gradient + q @ x
+        direction, multipliers, exact = _towards(
+            None if q is None else q[np.ix_(free, free)],
+            slope[free],
+            rows[np.ix_(taken, free)],
+            (room - rows @ x)[taken],
+        )
+        share, row, variable = _first_block(x, direction, free, low, high, rows, room, active)
+        x[free] += min(share, 1.0) * direction
+        if share < 1.0:
+            if row >= 0:
+                active[row] = True
+            else:
+                x[variable] = high[variable] if direction[free == variable][0] > 0 else low[variable]
+                held[variable] = True
+            continue
+        if not exact:
+            independent = _independent(rows, room - rows @ x, ~held, active, equations)
+            room = np.where(active & ~independent, np.maximum(room, rows @ x), room)
+            active = independent
+            continue
+        every = np.zeros(len(rows))
+        every[taken] = multipliers
+        slope = gradient if q is None else gradient + q @ x
+        rent = slope + every @ rows
+        loss = np.where(held, np.where(x <= low, -rent, rent), 0.0)
+        loss[low >= high] = 0.0
+        sign = np.where(active, -every, 0.0)
+        sign[:equations] = 0.0
+        if max(loss.max(initial=0.0), sign.max(initial=0.0)) <= MULTIPLIER_TOLERANCE:
+            return Step(x, every, active)
+        if loss.max(initial=0.0) >= sign.max(initial=0.0):
+            held[int(np.argmax(loss))] = False
+        else:
+            active[int(np.argmax(sign))] = False
+    return None
+
+
+def _independent(rows: Floats, room: Floats, free: Bools, active: Bools, equations: int) -> Bools:
+    """Active rows that do not depend, in the free variables, on such with less room (and the equations)."""
+    kept = np.zeros(len(rows), dtype=bool)
+    basis = np.zeros((0, int(free.sum())))
+    order = [int(row) for row in np.argsort(room, kind="stable") if active[row] and row >= equations]
+    for row in [*range(equations), *order]:
+        way = rows[row, free]
+        rest = way - (basis @ way) @ basis
+        left = float(np.linalg.norm(rest))
+        if row < equations or left > 10 * RANK_TOLERANCE * float(np.linalg.norm(rows[row])):
+            kept[row] = True
+            if left:
+                basis = np.vstack([basis, rest / left])
+    return kept
+
+
+def _towards(q: Floats | None, slope: Floats, rows: Floats, missing: Floats) -> tuple[Floats, Floats, bool]:
+    """The way to the minimum on the active rows, their multipliers, and whether it is the exact way.
+
+    Where the curvature is negative the way goes down all the same, as far as a bound or row lets it.
+    """
+    left, values, right = np.linalg.svd(rows)
+    rank = int(np.count_nonzero(values > RANK_TOLERANCE * values.max(initial=0.0)))
+    direction = right[:rank].T @ ((left.T @ missing)[:rank] / values[:rank])
+    exact = rank == len(rows)
+    if rank < len(slope) and q is not None:
+        open_ = right[rank:]
+        along = open_ @ (slope + q @ direction)
+        curvature, ways = np.linalg.eigh(open_ @ q @ open_.T)
+        least = CURVATURE_MIN * max(float(np.abs(curvature).max()), 1e-12)
+        convex = bool(curvature[0] > -least)
+        pull = ways.T @ along
+        flat = np.abs(curvature) <= least
+        pull[flat & (np.abs(pull) < MULTIPLIER_TOLERANCE / 100)] = 0.0
+        move = -open_.T @ (ways @ (pull / np.maximum(np.abs(curvature), least)))
+        exact = exact and (convex or bool(np.abs(move).max() < STEP_MIN))
+        direction = direction + move
+    along = slope if q is None else slope + q @ direction
+    multipliers = -left[:, :rank] @ ((right[:rank] @ along) / values[:rank])
+    return direction, multipliers, exact
+
+
+def _first_block(
+    x: Floats,
+    direction: Floats,
+    free: Ints,
+    low: Floats,
+    high: Floats,
+    rows: Floats,
+    room: Floats,
+    active: Bools,
+) -> tuple[float, int, int]:
+    """How far the way is open, in terms of the way, and which row or else variable stops it first."""
+    most = np.where(direction > 0, high[free], low[free]) - x[free]
+    moving = np.abs(direction) > STEP_MIN
+    share = np.divide(most, direction, out=np.full(len(free), np.inf), where=moving)
+    first, row, variable = np.inf, -1, -1
+    if len(share):
+        variable = int(free[np.argmin(share)])
+        first = float(share.min())
+    others = np.flatnonzero(~active)
+    if len(others):
+        speed = rows[np.ix_(others, free)] @ direction
+        closing = speed > np.maximum(
+            STEP_MIN, RANK_TOLERANCE * (np.abs(rows[np.ix_(others, free)]) @ np.abs(direction))
+        )
+        left = np.maximum(room[others] - rows[others] @ x, 0.0)
+        share = np.divide(left, speed, out=np.full(len(others), np.inf), where=closing)
+        if share.min() < first:
+            first, row = float(share.min()), int(others[np.argmin(share)])
+    return max(first, 0.0), row, variable
