@@ -49,7 +49,7 @@ class Relay(BaseModel):
         return setpoint.flexible_w * 100 >= self.threshold_percent * setpoint.offered_w
 
 
-def topics(relay: Relay, device: Tasmota | Shelly) -> tuple[str, ...]:
+def topics(device: Tasmota | Shelly) -> tuple[str, ...]:
     """Where the relay's state is told, besides the device's own topics."""
     return (device.at("stat", "RESULT"),) if isinstance(device, Tasmota) else ()
 
