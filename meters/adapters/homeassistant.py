@@ -155,7 +155,7 @@ def _announced(quantity: Quantity, config: dict[str, Any]) -> _Sensor:
     config = {_SHORT.get(key, key): value for key, value in config.items()}
     units = POWER_UNITS if quantity == "power" else ENERGY_UNITS
     unit = config.get("unit_of_measurement")
-    if unit not in units:
+    if not isinstance(unit, str) or unit not in units:
         raise PayloadError(f"unit_of_measurement: {shown(unit)} is none of {', '.join(units)}")
     if quantity != "power" and config.get("device_class") != "energy":
         raise PayloadError(f"device_class: {shown(config.get('device_class'))} is not 'energy'")
