@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,9 +24,9 @@ from meters import lifeline
 from meters.agent import MarketPlace, Patience
 from meters.configuration import Part, parsed_json, read_text
 from meters.connected import BrokerAt, Connected
-from meters.household.life import State
+from meters.household.life import State, at_hand_wh
 from meters.household.settings import HouseholdSettings
-from meters.household.sites import households
+from meters.household.sites import Household, households
 from meters.identity import derived_signer
 from meters.outbox import Outbox
 from meters.simulated import SimulatedAgent, SimulatedHousehold
@@ -88,29 +88,38 @@ def agents_of(config: FleetConfig) -> tuple[SimulatedAgent, ...]:
 
 @dataclass(frozen=True)
 class Comfort:
-    """What the day was for the households, besides money; ``battery_wh`` is in the batteries at its end."""
+    """What the day was for the households, besides money; ``battery_wh`` is in the batteries at its end.
+
+    ``at_hand_wh`` is what :func:`meters.household.life.at_hand_wh` tells of each meter's household then.
+    """
 
     pv_curtailed_wh: int
     battery_wh: int
     ev_departures: int
     ev_unmet: int
     ev_unmet_wh: int
+    heat_lacking_wh: int
+    at_hand_wh: Mapping[str, float]
 
 
-def comfort(config: FleetConfig) -> Comfort:
-    """The day's comfort as the fleet's database tells it."""
+def comfort(config: FleetConfig, homes: Iterable[Household]) -> Comfort:
+    """The day's comfort of the fleet's ``homes`` as its database tells it."""
     outbox = Outbox(Path(config.database), config.identity())
     try:
-        lasts = [json.loads(row.state)["last"] for row in outbox.meters()]
+        lasts = {row.meter: json.loads(row.state)["last"] for row in outbox.meters()}
     finally:
         outbox.close()
-    states = [State(**json.loads(last["memory"])) for last in lasts]
+    by_meter = {meter: State(**json.loads(last["memory"])) for meter, last in lasts.items()}
+    meters = {derived_signer(config.seed, f"meter:{home.name}").address: home for home in homes}
+    states = by_meter.values()
     return Comfort(
         pv_curtailed_wh=round(sum(state.pv_curtailed_wh for state in states)),
         battery_wh=round(sum(state.battery_wh for state in states)),
         ev_departures=sum(state.ev_departures for state in states),
         ev_unmet=sum(state.ev_unmet for state in states),
         ev_unmet_wh=round(sum(state.ev_unmet_wh for state in states)),
+        heat_lacking_wh=round(sum(state.heat_lacking_wh for state in states)),
+        at_hand_wh={meter: at_hand_wh(home, by_meter[meter]) for meter, home in meters.items()},
     )
 
 

@@ -129,7 +129,8 @@ def conclude(world: World, folder: Path, running: Running, watch: Stopwatch) -> 
     settings = world.settings
     with watch.stage("summary"):
         day = read_day(running.store)
-        by_itself = alone(world.homes, settings.first_interval_start, settings.intervals)
+        tariff = settings.market.tariff
+        by_itself = alone(world.homes, settings.first_interval_start, settings.intervals, tariff)
         chain = chain_summary(day, running.chain)
     elapsed = Elapsed(
         total_s=round(watch.total_s(), 3),
@@ -138,7 +139,8 @@ def conclude(world: World, folder: Path, running: Running, watch: Stopwatch) -> 
         messages_in=running.tally.messages_in,
         receipts=running.tally.receipts,
     )
-    summary = summarise(settings, day, by_itself, comfort(running.fleet), chain, elapsed)
+    felt = comfort(running.fleet, world.homes)
+    summary = summarise(settings, day, world.home_of, by_itself, felt, chain, elapsed)
     story = Story(
         day=day,
         summary=summary,

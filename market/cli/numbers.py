@@ -23,7 +23,14 @@ class Group:
 
 def number_groups(summary: Summary) -> list[Group]:
     """Everything that the summary tells, in the order of a reader's interest."""
-    return [_energy(summary), _money(summary), _network(summary), _settlement(summary), _elapsed(summary)]
+    return [
+        _energy(summary),
+        _money(summary),
+        _strategies(summary),
+        _network(summary),
+        _settlement(summary),
+        _elapsed(summary),
+    ]
 
 
 def _energy(summary: Summary) -> Group:
@@ -46,6 +53,7 @@ def _energy(summary: Summary) -> Group:
             Row("self-sufficiency with the market", percent(kept.with_market)),
             Row("self-sufficiency without", f"{percent(kept.without_market)}, each for itself"),
             Row("cars that left with less than needed", short),
+            Row("heat that lacked for comfort", kwh(summary.heat.lacking_wh, 1)),
         ],
     )
 
@@ -65,12 +73,37 @@ def _money(summary: Summary) -> Group:
             Row("  on energy, after congestion and imbalance", eur(savings.energy_neur)),
             Row("  on network fees", eur(savings.network_fees_neur)),
             Row("households that paid more", f"{savings.households_worse_off} of {summary.run.households}"),
+            Row("households gained over a day alone, in all", eur(savings.against_alone_neur)),
+            Row(
+                "households that lost by it", f"{savings.households_worse_alone} of {summary.run.households}"
+            ),
             Row("network account (congestion, losses, fees)", eur(accounts["network"])),
             Row("imbalance account", eur(accounts["imbalance"])),
             Row("retailer", eur(accounts["retailer"])),
             Row("all households", eur(accounts["households"])),
         ],
     )
+
+
+def _strategies(summary: Summary) -> Group:
+    """Each strategy's mean gain, how far it is ahead of its like, and the kinds where it can be compared."""
+    rows = []
+    for one in summary.strategies:
+        rows.append(Row(f"{one.strategy}, {household_words(one.households)}", f"{eur(one.mean_neur)} each"))
+        if one.ahead_neur is not None and one.ahead_error_neur is not None:
+            error = eur(one.ahead_error_neur)
+            rows.append(Row("  ahead of its like by", f"{eur(one.ahead_neur)} ± {error} ({one.compared})"))
+    if len(summary.strategies) > 1:
+        for kind in sorted({one.kind for one in summary.kinds}):
+            same = [one for one in summary.kinds if one.kind == kind]
+            if len(same) > 1:
+                words = ", ".join(f"{one.strategy} {eur(one.mean_neur)} ({one.households})" for one in same)
+                rows.append(Row(f"  {kind}", words))
+    return Group("Gain over a day alone, by strategy", rows)
+
+
+def household_words(number: int) -> str:
+    return "1 household" if number == 1 else f"{number} households"
 
 
 def _network(summary: Summary) -> Group:

@@ -11,11 +11,13 @@ from market.accounts.tariff import retail_neur
 from market.cli.alone import Alone
 from market.cli.chain import MarketChain
 from market.cli.day import Day, DayInterval
+from market.cli.savings import Gain, by_kind, by_strategy, gains
 from market.cli.settings import Settings
 from market.cli.summary import (
     Chain,
     Elapsed,
     Energy,
+    Heat,
     Limit,
     Messages,
     Network,
@@ -29,6 +31,7 @@ from market.cli.summary import (
 )
 from market.drawing.interval import neighbours_wh
 from meters.fleet import Comfort
+from meters.household.sites import Household
 
 SHARE_DECIMALS = 4
 
@@ -36,14 +39,16 @@ SHARE_DECIMALS = 4
 def summarise(
     settings: Settings,
     day: Day,
+    homes: Mapping[str, Household],
     alone: Alone,
     comfort: Comfort,
     chain: Chain,
     elapsed: Elapsed,
 ) -> Summary:
-    """All numbers of one finished day."""
+    """All numbers of one finished day; ``homes`` is by meter."""
     cleared = sum(interval.record.status == "cleared" for interval in day.intervals)
     energy = _energy(day, alone, comfort)
+    gained = gains(day, homes, alone, comfort.at_hand_wh, settings.market.tariff)
     readings, orders = day.messages["readings"], day.messages["orders"]
     return Summary(
         run=Run(
@@ -62,11 +67,14 @@ def summarise(
             with_market=_share_kept(energy.imported_wh, energy.consumption_wh),
             without_market=_share_kept(alone.import_wh, alone.consumption_wh),
         ),
-        savings=_savings(day),
+        savings=_savings(day, gained),
+        strategies=by_strategy(gained, settings.households.strategy),
+        kinds=by_kind(gained),
         network=_network(day),
         vehicles=Vehicles(
             departures=comfort.ev_departures, short=comfort.ev_unmet, short_wh=comfort.ev_unmet_wh
         ),
+        heat=Heat(lacking_wh=comfort.heat_lacking_wh),
         accounts_neur=_accounts(day),
         messages=Messages(
             orders=orders, readings=readings, receipts=orders + readings, awards=day.messages["awards"]
@@ -124,7 +132,7 @@ def _prices(day: Day) -> Prices:
     return Prices(low=min(known), high=max(known))
 
 
-def _savings(day: Day) -> Savings:
+def _savings(day: Day, gained: Sequence[Gain]) -> Savings:
     actual: defaultdict[str, int] = defaultdict(int)
     retail: defaultdict[str, int] = defaultdict(int)
     fees_neur = 0
@@ -141,6 +149,8 @@ def _savings(day: Day) -> Savings:
         energy_neur=total - fees_neur,
         network_fees_neur=fees_neur,
         households_worse_off=sum(amount < 0 for amount in saved.values()),
+        against_alone_neur=sum(gain.neur for gain in gained),
+        households_worse_alone=sum(gain.neur < 0 for gain in gained),
     )
 
 

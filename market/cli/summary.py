@@ -64,13 +64,41 @@ class Savings(_Part):
     """What the households paid less than the retail tariffs would have cost for the same metered energy.
 
     ``network_fees_neur`` is what they did not pay of the fees inside the retail tariff, ``energy_neur``
-    the rest. ``households_worse_off`` paid more than at the retail tariffs.
+    the rest. ``households_worse_off`` paid more than at the retail tariffs. ``against_alone_neur`` is their
+    gain over their own day without a market, ``households_worse_alone`` have none: see
+    :mod:`market.cli.savings` for both yardsticks.
     """
 
     total_neur: int
     energy_neur: int
     network_fees_neur: int
     households_worse_off: int
+    against_alone_neur: int
+    households_worse_alone: int
+
+
+class StrategySavings(_Part):
+    """The mean gain of a strategy's households over their day alone, nEUR a household.
+
+    ``ahead_neur`` is how much more that is than of households with the same devices and the usual strategy,
+    over the ``compared`` of them that have such; ``ahead_error_neur`` its standard error.
+    """
+
+    strategy: str
+    households: int
+    mean_neur: int
+    compared: int
+    ahead_neur: int | None
+    ahead_error_neur: int | None
+
+
+class KindSavings(_Part):
+    """The mean gain of households with the same devices and strategy, nEUR a household."""
+
+    kind: str
+    strategy: str
+    households: int
+    mean_neur: int
 
 
 class Limit(_Part):
@@ -114,6 +142,12 @@ class Vehicles(_Part):
     short_wh: int
 
 
+class Heat(_Part):
+    """Heat that lacked for the comfort bands of the heat pumps' stores."""
+
+    lacking_wh: int
+
+
 class Messages(_Part):
     """What meters sent and the market accepted, each of it covered by a receipt, and what it answered."""
 
@@ -152,8 +186,11 @@ class Summary(_Part):
     prices: Prices
     self_sufficiency: SelfSufficiency
     savings: Savings
+    strategies: tuple[StrategySavings, ...]
+    kinds: tuple[KindSavings, ...]
     network: Network
     vehicles: Vehicles
+    heat: Heat
     accounts_neur: dict[str, int]
     messages: Messages
     chain: Chain

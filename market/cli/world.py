@@ -44,6 +44,11 @@ class World:
     settler: Signer
 
     @cached_property
+    def home_of(self) -> dict[str, Household]:
+        """The household of every meter."""
+        return {member.meter: home for member, home in zip(self.members, self.homes, strict=True)}
+
+    @cached_property
     def bus_of(self) -> dict[str, int]:
         """The bus of every element of the feeder."""
         feeder = self.feeder
@@ -105,6 +110,7 @@ def _member(home: Household, settings: Settings, feeder: Feeder) -> Member:
         home.load_w.peak()
         + (home.ev.power_w if home.ev else 0)
         + (home.battery.power_w if home.battery else 0)
+        + (home.heat_pump.power_w if home.heat_pump else 0)
     )
     fuse_w = max(
         FUSE_W_MIN, -(-int(max(peak_w, home.pv.rated_w if home.pv else 0)) // FUSE_STEP_W) * FUSE_STEP_W
@@ -138,11 +144,11 @@ def guarantee_ueur(world: World) -> int:
     return max(member.deposit_ueur for member in world.members)
 
 
-def bindings(world: World, domain: Domain) -> list[SignedBinding]:
+def bindings(world: World, domain: Domain, now: int) -> list[SignedBinding]:
     """Every meter's own word whose it is and where it stands; the place only as a salted hash."""
     settings = world.settings
     salt = derived_secret(settings.seed, "registry salt")
-    deadline = settings.first_interval_start + 366 * DAY_S
+    deadline = now + 366 * DAY_S
     signed = []
     for home, member in zip(world.homes, world.members, strict=True):
         meter = derived_signer(settings.seed, f"meter:{home.name}")

@@ -69,6 +69,23 @@ def first_state(household: Household, time: int) -> State:
     return replace(state, ev_arrival=stay.arrival, ev_charged_wh=charged_wh)
 
 
+def at_hand_wh(household: Household, state: State) -> float:
+    """Electricity that the household has already taken for later, Wh: what the battery would give, what is in
+    the vehicle for its next departure and in the heat pump's store, less all need that stayed unmet.
+
+    Two days of one household differ by it in what the morrow will cost.
+    """
+    stay, at_hand_wh = household.stay_at(state.time), -state.ev_unmet_wh
+    if household.battery is not None:
+        at_hand_wh += state.battery_wh * household.battery.one_way
+    if stay is not None and stay.arrival == state.ev_arrival:
+        at_hand_wh += state.ev_charged_wh
+    if household.heat_pump is not None:
+        cop = float(household.heat_pump.cop(state.time))
+        at_hand_wh += (state.heat_wh - state.heat_lacking_wh) / cop
+    return at_hand_wh
+
+
 def situation(
     household: Household, state: State, plans: Plans, interval_start: int, seconds: int, tariff: Tariff
 ) -> Situation:

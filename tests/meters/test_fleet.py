@@ -66,7 +66,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Seen:
                 for wave in range(WAVES):
                     await market.wave(START + wave * SECONDS, meters)
                 await finish(market, meters)
-            assert comfort(config).pv_curtailed_wh > 0
+            assert comfort(config, ()).pv_curtailed_wh > 0
         return seen
 
     return asyncio.run(tell(tmp_path_factory.mktemp("calm")))
