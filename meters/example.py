@@ -51,4 +51,21 @@ profile = "sdm630"          # `peergrid meter profiles` lists them
 fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed
 """
 
-EXAMPLES = {"household": _HEAD + _HOUSEHOLD, "modbus": _HEAD + _MODBUS}
+_MQTT = """\
+# strategy = "truthful"     # for a device with a relay; without one all energy is firm, at its forecast
+
+[meters.source]
+kind = "mqtt"
+host = "127.0.0.1"          # the broker at home
+port = 1883
+# user = "peergrid"         # where it asks; the password stands in a file of mode 600
+# password_file = "mqtt.password"
+fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed
+# invert = true             # for a plug in front of a generator
+
+[meters.source.device]
+adapter = "tasmota"         # or shelly, dsmr, homeassistant, generic: docs/meters.md
+topic = "plug-7"
+"""
+
+EXAMPLES = {"household": _HEAD + _HOUSEHOLD, "modbus": _HEAD + _MODBUS, "mqtt": _HEAD + _MQTT}

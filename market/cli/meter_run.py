@@ -68,7 +68,7 @@ def _check(setup: RunSetup, as_json: bool) -> int:
 @click.command("example")
 @click.argument("kind", default="household")
 def example(kind: str) -> None:
-    """Print a commented configuration for meters of KIND: household or modbus."""
+    """Print a commented configuration for meters of KIND: household, modbus or mqtt."""
     from meters.example import EXAMPLES
 
     if kind not in EXAMPLES:
