@@ -45,7 +45,7 @@ class _Value(BaseModel):
 
     topic: Topic
     path: Annotated[str, Field(max_length=500), AfterValidator(_is_path)] | None = None
-    scale: Annotated[float, Field(gt=0)] | Annotated[int, Field(gt=0)] = 1
+    scale: Annotated[float, Field(gt=0)] = 1.0
 
     def read(self, payload: bytes) -> Decimal:
         if self.path is None:
