@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
+from market.auction.blocks import apart
 from market.auction.book import Book
-from market.auction.clearing import clear_book
+from market.auction.choice import SHORT_KW, without
+from market.auction.clearing import clear_book, power_flow
+from market.auction.columns import columns_of
+from market.auction.dispatch import dispatch
 from market.auction.record import ClearingRecord
 from market.verify.report import Subject
 from market.verify.verify import verify
@@ -91,6 +97,81 @@ def test_many_random_books_keep_minima_limits_and_individual_rationality(name: s
         assert_minima_kept_without_loss(book, record)
         assert violations_by_pandapower(fresh_net(name), feeder_of(name), book, record) == []
         assert failed_checks(book, record, name) == []
+
+
+def book_of_rivals(name: str, seed: int) -> Book:
+    """A few orders between the tariffs, and large blocks that get into each other's way."""
+    draw, feeder, most_wh = random.Random(seed), feeder_of(name), KINDS[name].energy_wh_max
+    buses = feeder.bus_index[~np.isin(feeder.bus_node, feeder.slack)].tolist()
+    orders = [
+        order(
+            f"p{index}",
+            draw.choice(["bid", "ask"]),
+            draw.choice(buses),
+            draw.randrange(100, most_wh // 2),
+            draw.randrange(85_000, 295_000),
+        )
+        for index in range(8)
+    ]
+    for index in range(5):
+        side = draw.choice(["bid", "ask"])
+        dearest = 220_000 if side == "ask" else 295_000
+        orders.append(
+            block(
+                f"k{index}",
+                side,
+                draw.choice(buses),
+                draw.randrange(most_wh // 4, most_wh),
+                draw.randrange(dearest - 135_000, dearest),
+                draw.choice([60, 100, 100]),
+            )
+        )
+    limits = {"max_loading_percent": draw.choice([KINDS[name].max_loading_percent, 100.0])}
+    return book_of(orders, firm=[], limits=limits)
+
+
+def best_of_every_choice(book: Book, name: str) -> tuple[float, int]:
+    """The greatest welfare of all choices of blocks without losers, EUR, and how many such choices there are.
+
+    Without losers is a choice whose optimum without minima keeps them all the same.
+    """
+    columns, least_wh = apart(book, columns_of(book, power_flow(feeder_of(name))))
+    least_kw = least_wh / columns.hours / 1e3
+    best, count = -np.inf, 0
+    blocks = np.flatnonzero(least_wh).tolist()
+    for taken in itertools.product([False, True], repeat=len(blocks)):
+        rejected = np.zeros(len(least_wh), dtype=bool)
+        rejected[[g for g, is_taken in zip(blocks, taken, strict=True) if not is_taken]] = True
+        found = dispatch(without(columns, rejected))
+        if (found.kw < np.where(rejected, 0.0, least_kw) - SHORT_KW).any():
+            continue
+        import_kw = found.point.slack_w / 1e3
+        tariff = columns.import_price if import_kw > 0 else columns.export_price
+        worth = -float((columns.group_sign * columns.group_price) @ found.kw) - tariff * import_kw
+        best, count = max(best, worth * columns.hours / 1e6), count + 1
+    return best, count
+
+
+def assert_best_choice(name: str, seed: int) -> bool:
+    """Whether the book had blocks that the price would have taken."""
+    book = book_of_rivals(name, seed)
+    record = clear_book(book, feeder_of(name))
+    assert_minima_kept_without_loss(book, record)
+    best_eur, _ = best_of_every_choice(book, name)
+    assert record.welfare_eur == pytest.approx(best_eur, abs=2e-3)  # rounding to whole Wh
+    return bool(record.paradoxically_rejected)
+
+
+def test_no_choice_of_blocks_without_a_loser_is_worth_more() -> None:
+    rejected = [assert_best_choice("rural1", seed) for seed in range(10)]
+    assert sum(rejected) >= 3, "the books are meant to have blocks that stand in each other's way"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["rural1", "rural3", "cigre_lv", "kerber_frozen"])
+def test_no_choice_of_blocks_without_a_loser_is_worth_more_in_many_books(name: str) -> None:
+    rejected = [assert_best_choice(name, seed) for seed in range(100, 140)]
+    assert sum(rejected) >= 5
 
 
 def test_fill_or_kill_is_all_or_nothing() -> None:
