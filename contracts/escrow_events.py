@@ -39,12 +39,14 @@ class Movements:
     """What accounts got (> 0) and gave up (< 0) other than by settlement, µEUR.
 
     ``credit_ueur`` is what that made of their credit; ``equity_ueur`` leaves out what the guarantee lent
-    them, and ``lost_ueur`` (≤ 0) is the part of it that they took out.
+    them, and ``lost_ueur`` (≤ 0) is the part of it that they took out. ``short`` are those that once owed
+    more than their credit.
     """
 
     credit_ueur: Counter[str] = field(default_factory=Counter)
     equity_ueur: Counter[str] = field(default_factory=Counter)
     lost_ueur: Counter[str] = field(default_factory=Counter)
+    short: set[str] = field(default_factory=set)
 
     def deposited(self, account: str, words: Sequence[int]) -> None:
         self.credit_ueur[account] += words[0]
@@ -59,6 +61,7 @@ class Movements:
         from_withdrawal, from_guarantee, _ = words
         self.credit_ueur[account] += from_withdrawal + from_guarantee
         self.equity_ueur[account] += from_withdrawal
+        self.short.add(account)
 
     def repaid(self, account: str, words: Sequence[int]) -> None:
         self.credit_ueur[account] -= words[0]
@@ -68,6 +71,7 @@ class Movements:
         self.credit_ueur.update(later.credit_ueur)
         self.equity_ueur.update(later.equity_ueur)
         self.lost_ueur.update(later.lost_ueur)
+        self.short |= later.short
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ class Kind(StrEnum):
     FIRM = "firm"  # firm energy at its collared price
     SUPPLY = "supply"  # import and export between network and retailer, and the network's margin on it
     RETAIL = "retail"  # energy at the retail tariffs
+    CARRIED = (
+        "carried"  # energy that the retailer bills by itself, as the account covers it no more: amount 0
+    )
     IMBALANCE = "imbalance"
     HELD = "held"  # a seller's payment until its registers speak
     CONGESTION = "congestion"

@@ -65,10 +65,15 @@ class Outsider:
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A registered household without an order: its metered energy has the retail tariffs."""
+    """A registered household without an order: its metered energy has the retail tariffs.
+
+    ``carried`` tells that the account cannot pay them: then the retailer supplies it as anyone outside the
+    market, and bills it there.
+    """
 
     account: str
     metered_wh: int | None
+    carried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +175,11 @@ def _retail(customers: Sequence[Customer], tariff: Tariff) -> list[Posting]:
     postings = []
     for customer in customers:
         net_wh = customer.metered_wh or 0
-        amount = retail_neur(tariff, net_wh)
-        postings.append(Posting(customer.account, Kind.RETAIL, amount, net_wh))
-        postings.append(Posting(RETAILER, Kind.RETAIL, -amount, -net_wh))
+        kind, amount = Kind.RETAIL, retail_neur(tariff, net_wh)
+        if customer.carried:
+            kind, amount = Kind.CARRIED, 0
+        postings.append(Posting(customer.account, kind, amount, net_wh))
+        postings.append(Posting(RETAILER, kind, -amount, -net_wh))
     return postings
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from contracts.deployment import Deployment, deploy
 from contracts.embedded import EmbeddedChain
 from contracts.market_contracts import MarketContracts
-from contracts.sender import Sender
+from contracts.sender import Patience, Sender
 from market.cli.world import World, bindings, escrow_terms, guarantee_ueur
 from market.messages.signing import Domain
 from market.service.clock import SimulatedClock
@@ -76,7 +76,10 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
             contracts=contracts,
             deployment=deployment,
             settler=ContractSettler(
-                contracts, Sender(chain, world.settler, journal), world.settings.name, clock
+                contracts,
+                Sender(chain, world.settler, journal, Patience(confirmations=None)),
+                world.settings.name,
+                clock,
             ),
             domain=domain,
             setup_transactions=len(receipts),

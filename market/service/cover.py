@@ -3,7 +3,7 @@
 An account's cover is what it deposited and did not withdraw, what final batches brought it, and what it owes
 for intervals that are settled but not final. Against it stand the worst cases of its orders for intervals
 that are not settled, and one interval at its fuse. What an interval that is not final would bring counts for
-nothing.
+nothing. Who owes to the market's guarantee is barred, whatever it covers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from market.accounts.collateral import fuse_worst_neur, shortfall_neur
 from market.accounts.ledger import NEUR_PER_UEUR, household
 from market.messages.models import Order
 from market.service.orderbook import order_worst_neur
+from market.service.ports import Standing
 from market.service.settings import MarketSettings, Member
 
 
@@ -22,6 +23,7 @@ class Cover:
         self._tariff = settings.tariff
         self._members = members
         self._cover_neur: dict[str, int] = {}
+        self._debt_ueur: dict[str, int] = {}
         self._worst_neur: dict[str, dict[int, int]] = {meter: {} for meter in members}
         self._fuse_neur = {
             meter: fuse_worst_neur(member.fuse_w, settings.minutes, settings.tariff)
@@ -29,17 +31,32 @@ class Cover:
         }
 
     def renew(
-        self, equity_ueur: Mapping[str, int], final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
+        self, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
     ) -> None:
-        """Takes deposits less withdrawals (µEUR by owner), and by account what is final (positions, µEUR) and
-        what is owed before it is (≤ 0, nEUR).
-
-        Who owes to the guarantee has a cover below zero, and no order of it is accepted until it has repaid.
+        """Takes how owners stand, and by account what is final (positions, µEUR) and what is owed before it
+        is (≤ 0, nEUR).
         """
         for meter, member in self._members.items():
-            account = household(meter)
-            final = equity_ueur.get(member.owner, 0) + final_ueur.get(account, 0)
-            self._cover_neur[meter] = final * NEUR_PER_UEUR + pending_neur.get(account, 0)
+            self._cover_neur[meter] = _cover_neur(member, standing, final_ueur, pending_neur)
+            self._debt_ueur[meter] = standing.debts_ueur.get(member.owner, 0)
+
+    def debt_ueur(self, meter: str) -> int:
+        """What the meter's owner owes to the guarantee; no order of it is accepted while that is not 0."""
+        return self._debt_ueur[meter]
+
+    def room_neur(
+        self, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
+    ) -> dict[str, int | None]:
+        """What each meter's account covers beside its orders, given the same as :meth:`renew`; None where it
+        is barred.
+        """
+        return {
+            meter: None
+            if standing.debts_ueur.get(member.owner)
+            else _cover_neur(member, standing, final_ueur, pending_neur)
+            - sum(self._worst_neur[meter].values())
+            for meter, member in self._members.items()
+        }
 
     def shortfall_neur(self, order: Order) -> int:
         """How much is missing for an order, in place of any earlier one for its interval; 0 where it is
@@ -64,3 +81,11 @@ class Cover:
         """After settlement the ledger has it."""
         for worst in self._worst_neur.values():
             worst.pop(interval_start, None)
+
+
+def _cover_neur(
+    member: Member, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
+) -> int:
+    account = household(member.meter)
+    final = standing.equity_ueur.get(member.owner, 0) + final_ueur.get(account, 0)
+    return final * NEUR_PER_UEUR + pending_neur.get(account, 0)

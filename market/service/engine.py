@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from eth_hash.auto import keccak
@@ -21,7 +21,7 @@ from market.service.clock import Clock
 from market.service.gateway import Gateway
 from market.service.ports import Physics, Progress, Settler, Stage
 from market.service.settings import MarketSettings
-from market.service.settling import hold_awards
+from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
 from market.service.store import Store, intervals, money, outbox
 
@@ -64,7 +64,7 @@ class Engine:
         )
         self._settling = self._steps.settling
         self._progress = progress
-        self._equity_ueur: Mapping[str, int] = settler.equity()
+        self._standing = settler.standing()
         self._steps.begin(clock.now())
 
     # Gates
@@ -79,7 +79,7 @@ class Engine:
     def _open(self, start: int) -> None:
         """Opens a gate with the collateral that stands now."""
         opens_at, closes_at = self._gate_times(start)
-        self._settling.renew(self._gateway.cover, opens_at, self._equity_ueur)
+        self._settling.renew(self._gateway.cover, opens_at, self._standing)
         self._steps.open(start, opens_at, closes_at, self._steps.tariff(start))
         self._gateway.intake.open_gate(start, closes_at)
 
@@ -138,12 +138,17 @@ class Engine:
     async def _settle(self, start: int) -> None:
         with self._stage("settle", start):
             late = self._gateway.intake.readings.take_late()
-            await asyncio.to_thread(self._settling.settle, start, self._clock.now(), late=late)
+            await asyncio.to_thread(self._settling.settle, start, self._clock.now(), self._room(), late=late)
         self._gateway.cover.release(start)
 
+    def _room(self) -> Room:
+        """What accounts cover beside their orders."""
+        return self._settling.room(self._gateway.cover, self._clock.now(), self._standing)
+
     async def _send_batches(self, start: int) -> None:
-        """Puts batches on the chain that are not final, in order."""
+        """Puts batches on the chain that are not final, or not any more, in order."""
         began = time.monotonic()
+        await asyncio.to_thread(self._settling.reopen_lost, self._settler, self._clock.now())
         with self._store.reading() as connection:
             batches = money.pending_batches(connection)
         for batch in batches:

@@ -150,7 +150,7 @@ class Instructing:
             state = "FINAL" if money.is_final(tx, start) else "SETTLED"
             intervals.advance(tx, start, state, at, reason)
         if energy is not None:
-            self._settling.adjust_in(tx, start)
+            self._settling.adjust_in(tx, start, {})
 
     def _hold(self, tx: Connection, start: int, account: str, amount_neur: int) -> None:
         """Moves an amount from a household to the imbalance account, which advances it or keeps it."""

@@ -7,7 +7,7 @@ are called so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from eth_hash.auto import keccak
@@ -206,15 +206,18 @@ def settlement_inputs(
     members: Members,
     metered: Mapping[str, Metered | None],
     bus_of: Callable[[str], int],
+    carried: Collection[str],
 ) -> SettlementInputs:
-    """Who had what part in an interval. ``metered`` has every member, None where no reading tells."""
+    """Who had what part in an interval. ``metered`` has every member, None where no reading tells;
+    ``carried`` are the meters without an order whose energy the retailer bills by itself.
+    """
     taken = taken_steps(record, orders)
     inputs = SettlementInputs([], [], [])
     for meter, member in sorted(members.items()):
         energy = metered[meter]
         net_wh = energy.net_wh if energy else None
         if (order := orders.get(meter)) is None:
-            inputs.customers.append(Customer(household(meter), net_wh))
+            inputs.customers.append(Customer(household(meter), net_wh, meter in carried))
             continue
         inputs.participants.append(
             Participant(

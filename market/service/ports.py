@@ -63,6 +63,19 @@ class Sent:
     gas: int
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How accounts stand on the chain but for settlements, by holder's address.
+
+    ``equity_ueur`` is what they deposited less what they announced to withdraw, µEUR: deposits count when
+    they are final, withdrawals at once. ``debts_ueur`` is what they owe to the guarantee: these are barred
+    from ordering until they have repaid.
+    """
+
+    equity_ueur: Mapping[str, int]
+    debts_ueur: Mapping[str, int]
+
+
 class Settler(Protocol):
     """The chain, as the engine needs it. All calls block and may come from another thread, one at a time."""
 
@@ -73,11 +86,11 @@ class Settler(Protocol):
         tells how it went. Raises :class:`grid.errors.ChainError`.
         """
 
-    def equity(self) -> Mapping[str, int]:
-        """What accounts deposited less what they announced to withdraw, µEUR by holder's address.
+    def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
+        """Those of batches that were final (positions by sequence) that the chain does not have any more."""
 
-        Deposits count when they are final, withdrawals at once.
-        """
+    def standing(self) -> Standing:
+        """How accounts stand now."""
 
     def credit_moved(self) -> Mapping[str, int]:
         """What changed accounts' tokens other than by settlement, µEUR by holder's address."""

@@ -145,13 +145,15 @@ class Replay:
             case "meter":
                 steps.settling.meter(start, at)
             case "post":
-                steps.settling.post(start, at)
+                steps.settling.post(start, at, dict.fromkeys(content["carried"]))
             case "adjust":
-                steps.settling.adjust(start, at)
+                steps.settling.adjust(start, at, dict.fromkeys(content["carried"]))
             case "batch":
                 steps.settling.make_batch(at)
             case "final":
                 steps.finish(content["sequence"], Sent(content["tx_hash"], content["gas"]), at)
+            case "lost":
+                steps.settling.reopen(content["sequence"], at)
             case "instruction":
                 steps.instructing.carry_out(content, at)
 

@@ -10,7 +10,7 @@ from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
-from market.service.ports import Sent
+from market.service.ports import Sent, Standing
 
 
 class ContractSettler:
@@ -36,13 +36,16 @@ class ContractSettler:
         receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
         return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
 
-    def equity(self) -> Mapping[str, int]:
+    def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
+        return self._contracts.unsettled(self._market, batches)
+
+    def standing(self) -> Standing:
         self._count()
-        found = Counter(self._counted.equity_ueur)
+        equity = Counter(self._counted.equity_ueur)
         # What is not final yet counts where it is to an account's disadvantage.
         newest = self._contracts.movements(self._next_block, self._contracts.block_number())
-        found.update(newest.lost_ueur)
-        return found
+        equity.update(newest.lost_ueur)
+        return Standing(equity, self._contracts.debts(sorted(self._counted.short | newest.short)))
 
     def credit_moved(self) -> Mapping[str, int]:
         self._count()

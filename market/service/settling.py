@@ -5,21 +5,30 @@ Everything here works inside the market's database and can be done again after a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from grid.errors import LedgerError
-from market.accounts.ledger import NEUR_PER_UEUR, ROUNDING, adjustment, combine
+from market.accounts.ledger import (
+    NEUR_PER_UEUR,
+    ROUNDING,
+    Kind,
+    Posting,
+    adjustment,
+    combine,
+    household,
+)
 from market.accounts.metering import BOUNDARY_TOLERANCE_S, Flag, Metered, metered_energy
 from market.accounts.settlement import Settlement, settle_cleared, settle_suspended
+from market.accounts.tariff import retail_neur
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.messages.models import Order
 from market.service import orderbook
 from market.service.cover import Cover
-from market.service.ports import Physics, Settler
+from market.service.ports import Physics, Settler, Standing
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, disputes, input_journal, inputs, intervals, money
 from market.service.store.input_journal import decision
@@ -28,7 +37,12 @@ from market.service.store.input_journal import decision
 _INTERPOLATION_INTERVALS = 4
 _PERIOD_S = {"hour": 3600, "day": 86400}
 
+# A reorganisation that reaches further back than these batches is for people, not for a program.
+_BATCHES_LOOKED_AT_AGAIN = 32
+_ENOUGH_NEUR = 2**62
+
 Energies = dict[str, Metered | None]
+Room = dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -56,11 +70,12 @@ class Settling:
         self._physics = physics
         self._leaf_secret = leaf_secret
 
-    def settle(self, start: int, now: int, *, late: bool) -> None:
+    def settle(self, start: int, now: int, room: Room, *, late: bool) -> None:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
 
-        ``late`` tells that readings of earlier times came in: then all intervals that had to do without are
-        looked at, else only those that a new reading lets interpolate. Does nothing where that is done.
+        ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late`` tells
+        that readings of earlier times came in: then all intervals that had to do without are looked at, else
+        only those that a new reading lets interpolate. Does nothing where that is done.
         """
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
@@ -68,18 +83,18 @@ class Settling:
         if state in ("CLEARED", "SUSPENDED"):
             self.meter(start, now)
         if state in ("CLEARED", "SUSPENDED", "METERED"):
-            self.post(start, now)
+            self.post(start, now, room)
         recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
         for earlier in incomplete:
             if earlier != start and (late or earlier >= recent):
-                self.adjust(earlier, now)
+                self.adjust(earlier, now, room)
 
-    def close_books(self, now: int) -> None:
+    def close_books(self, now: int, room: Room) -> None:
         """After the last interval: everything that the ledger has goes into a batch."""
         with self._store.reading() as connection:
             incomplete = intervals.incomplete_intervals(connection)
         for start in incomplete:
-            self.adjust(start, now)
+            self.adjust(start, now, room)
         self.make_batch(now)
 
     def make_batch(self, now: int) -> None:
@@ -108,19 +123,38 @@ class Settling:
         if supply != deposits:
             raise LedgerError(f"there are {supply} µEUR of tokens for deposits of {deposits}")
 
+    def reopen_lost(self, settler: Settler, now: int) -> None:
+        """Batches that are final here and not on the chain any more are pending again, and raise an alarm."""
+        with self._store.reading() as connection:
+            final = money.newest_final_batches(connection, _BATCHES_LOOKED_AT_AGAIN)
+        for sequence in settler.lost({batch.sequence: batch.positions for batch in final}):
+            self.reopen(sequence, now)
+
+    def reopen(self, sequence: int, now: int) -> None:
+        """A reorganisation took a final batch off the chain."""
+        with self._store.transaction() as tx:
+            input_journal.add(tx, decision(now, "lost", content={"sequence": sequence}))
+            money.reopen_batch(tx, sequence, now)
+
     # Collateral
 
-    def renew(self, cover: Cover, opens_at: int, equity_ueur: Mapping[str, int]) -> None:
-        """What accounts cover when a gate opens; ``equity_ueur`` is as the settler tells it.
+    def renew(self, cover: Cover, opens_at: int, standing: Standing) -> None:
+        """What accounts cover when a gate opens; ``standing`` is as the settler tells it."""
+        cover.renew(standing, *self._settled(opens_at))
+
+    def room(self, cover: Cover, now: int, standing: Standing) -> Room:
+        """What accounts cover beside their orders, nEUR by meter; None where they are barred."""
+        return cover.room_neur(standing, *self._settled(now))
+
+    def _settled(self, now: int) -> tuple[dict[str, int], dict[str, int]]:
+        """By account, what is final (µEUR) and what is owed before it is (nEUR).
 
         A batch counts from the gate after next on, however fast it was final: what is accepted does not
         depend on the speed of a machine.
         """
-        made_before = opens_at - self._settings.seconds
+        made_before = now - self._settings.seconds
         with self._store.reading() as connection:
-            final = money.settled_ueur(connection, made_before)
-            pending = money.pending_neur(connection, made_before)
-        cover.renew(equity_ueur, final, pending)
+            return money.settled_ueur(connection, made_before), money.pending_neur(connection, made_before)
 
     def restore(self, cover: Cover) -> None:
         """The worst cases of intervals that a former process left unsettled."""
@@ -150,37 +184,41 @@ class Settling:
             intervals.set_delivered(tx, cleared.start, delivered)
             intervals.advance(tx, cleared.start, "METERED", now)
 
-    def post(self, start: int, now: int) -> None:
-        """What a metered interval comes to in the ledger."""
+    def post(self, start: int, now: int, room: Room) -> None:
+        """What a metered interval comes to in the ledger; who is not in ``room`` can pay."""
         with self._store.reading() as connection:
             cleared = _cleared(connection, start)
             energies = intervals.metered(connection, cleared.start)
-        settlement = self._settlement(cleared, energies)
+        carried = self._carried(cleared, energies, (), room)
+        settlement = self._settlement(cleared, energies, carried)
         with self._store.transaction() as tx:
             money.add_postings(tx, cleared.start, 0, settlement.postings)
             intervals.set_settled(tx, cleared.start, incomplete=_incomplete(energies), revision=0)
-            input_journal.add(tx, decision(now, "post", cleared.start))
+            input_journal.add(tx, decision(now, "post", cleared.start, {"carried": sorted(carried)}))
             intervals.advance(tx, cleared.start, "SETTLED", now)
             if self._is_due(cleared.start):
                 money.make_batch(tx, now, self._leaf_secret)
 
-    def adjust(self, start: int, now: int) -> None:
+    def adjust(self, start: int, now: int, room: Room) -> None:
         """Posts the difference that readings make which came after the settlement; mostly there is none."""
         with self._store.reading() as connection:
             if self._energies(connection, start) == intervals.metered(connection, start):
                 return
         with self._store.transaction() as tx:
-            input_journal.add(tx, decision(now, "adjust", start))
-            self.adjust_in(tx, start)
+            carried = self.adjust_in(tx, start, room)
+            input_journal.add(tx, decision(now, "adjust", start, {"carried": sorted(carried)}))
 
-    def adjust_in(self, tx: Connection, start: int) -> None:
-        energies = self._energies(tx, start)
-        settlement = self._settlement(_cleared(tx, start), energies)
-        change = adjustment(combine(money.postings(tx, start)), settlement.postings)
+    def adjust_in(self, tx: Connection, start: int, room: Room) -> frozenset[str]:
+        """Does the same inside a transaction; the meters whose energy the retailer bills by itself."""
+        cleared, energies = _cleared(tx, start), self._energies(tx, start)
+        before = combine(money.postings(tx, start))
+        carried = self._carried(cleared, energies, before, room)
+        change = adjustment(before, self._settlement(cleared, energies, carried).postings)
         revision = intervals.revision_of(tx, start) + 1
         intervals.add_metered(tx, start, revision, energies)
         money.add_postings(tx, start, revision, change)
         intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=revision)
+        return carried
 
     def _is_due(self, start: int) -> bool:
         period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)
@@ -208,9 +246,34 @@ class Settling:
                     energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)
         return {**energies, **disputes.decided(connection, start)}
 
-    def _settlement(self, cleared: _Cleared, energies: Energies) -> Settlement:
+    def _carried(
+        self, cleared: _Cleared, energies: Energies, before: Iterable[Posting], room: Room
+    ) -> frozenset[str]:
+        """The meters without an order that cannot pay for their energy: the guarantee is not for those.
+
+        What was decided when the interval was settled (``before``) stays; who is not in ``room`` can pay.
+        """
+        decided = {p.account: p.kind for p in before if p.kind in (Kind.RETAIL, Kind.CARRIED)}
+        carried = set()
+        for meter in energies.keys() - cleared.orders.keys():
+            kind, energy = decided.get(household(meter)), energies[meter]
+            left = room.get(meter, _ENOUGH_NEUR)
+            bill = -retail_neur(cleared.book.tariff, energy.net_wh if energy else 0)
+            if kind == Kind.CARRIED or (kind is None and (left is None or bill > max(0, left))):
+                carried.add(meter)
+            elif left is not None:
+                room[meter] = left - max(0, bill)
+        return frozenset(carried)
+
+    def _settlement(self, cleared: _Cleared, energies: Energies, carried: frozenset[str]) -> Settlement:
         parts = orderbook.settlement_inputs(
-            cleared.book, cleared.record, cleared.orders, self._members, energies, self._physics.bus_of
+            cleared.book,
+            cleared.record,
+            cleared.orders,
+            self._members,
+            energies,
+            self._physics.bus_of,
+            carried,
         )
         tariff = cleared.book.tariff
         if cleared.record.status == "suspended":

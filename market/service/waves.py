@@ -57,7 +57,7 @@ class SimulatedMarket(Engine):
         for start, interval in stored.items():
             if interval.state == "OPEN":
                 self._clock.advance_to(interval.opens_at)
-                self._settling.renew(self._gateway.cover, interval.opens_at, self._equity_ueur)
+                self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
                 self._gateway.intake.open_gate(start, interval.closes_at)
 
     async def _wave(self, index: int) -> None:
@@ -78,7 +78,7 @@ class SimulatedMarket(Engine):
             self._clock.advance_to(closes_at)
         await self._chain_idle()
         # The next gate's collateral: what accounts withdraw stays liable for longer than that takes.
-        self._equity_ueur = await asyncio.to_thread(self._settler.equity)
+        self._standing = await asyncio.to_thread(self._settler.standing)
         if index >= 2:
             await self._settle(self._settings.start_of(index - 2))
         if self._state(start) == "CLOSED":
@@ -105,7 +105,7 @@ class SimulatedMarket(Engine):
 
     async def _finish(self) -> None:
         await self._chain_idle()
-        await asyncio.to_thread(self._settling.close_books, self._clock.now())
+        await asyncio.to_thread(self._settling.close_books, self._clock.now(), self._room())
         end = self._settings.start_of(self._settings.intervals or 0)
         await self._send_batches(end)
         with self._stage("chain", end):

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from contracts.chain import Call, ContractRevertError, TransactionRefusedError
+from contracts.chain import Call, ContractRevertError, TransactionFailedError, TransactionRefusedError
 from contracts.deployment import deploy
 from contracts.journal import SqliteJournal
 from contracts.market_contracts import MarketContracts
@@ -160,3 +160,23 @@ def test_a_node_that_is_gone_is_an_error_at_once(anvil: Anvil, node: RpcChain) -
         node.block_number()
     with pytest.raises(ChainError):
         RpcChain(anvil.url)
+
+
+def test_a_batch_that_reverts_on_the_reorganised_chain_is_sent_anew(stand, node: RpcChain, contracts) -> None:
+    """The deposit that it was paid from is not on the new chain yet when the batch is mined there."""
+    on_anvil, journal = contracts
+    operator, settler = (sender(node, signer, journal) for signer in (stand.operator, stand.settler))
+    on_anvil.fund(operator, "late", {stand.address("idle"): 5 * EUR})
+    net = {stand.address("idle"): -EUR, stand.address("rich"): EUR}
+    on_anvil.settle(settler, stand.market, 0, stand.root, net)
+    node._ask("anvil_reorg", 2, [])
+    assert on_anvil.unsettled(stand.market, {0: net}) == [0]
+
+    with pytest.raises(TransactionFailedError):
+        on_anvil.settle(settler, stand.market, 0, stand.root, net)
+    with pytest.raises(ContractRevertError, match="GuaranteeExhausted"):
+        on_anvil.settle(settler, stand.market, 0, stand.root, net)
+    operator.resume()
+    on_anvil.settle(settler, stand.market, 0, stand.root, net)
+    assert on_anvil.unsettled(stand.market, {0: net}) == []
+    assert on_anvil.balances([stand.address("idle")])[stand.address("idle")] == 4 * EUR

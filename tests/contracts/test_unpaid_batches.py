@@ -77,7 +77,7 @@ class Household:
             sig=UNSIGNED,
         )
         self.cover.renew(
-            self.settler.equity(), {self.account: self.final_ueur}, {self.account: self.pending_neur}
+            self.settler.standing(), {self.account: self.final_ueur}, {self.account: self.pending_neur}
         )
         if self.cover.shortfall_neur(order) == 0:
             self.cover.hold(order)

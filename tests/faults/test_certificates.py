@@ -23,6 +23,7 @@ from market.messages.models import Award, Receipt, ReceiptResult
 from market.messages.signing import UNSIGNED, is_signed_by
 from market.service.clock import SimulatedClock
 from market.service.gateway import Gateway
+from market.service.ports import Standing
 from market.service.store import Store, inputs
 from meters.broker import HOST, free_port, mosquitto_path
 from meters.certificates import Authority, Period
@@ -109,7 +110,8 @@ async def market(place: Place) -> AsyncIterator[Gateway]:
             port=place.port,
             tls=market_tls(place.folder),
         ) as gateway:
-            gateway.cover.renew({member.owner: member.deposit_ueur for member in MEMBERS}, {}, {})
+            deposits = {member.owner: member.deposit_ueur for member in MEMBERS}
+            gateway.cover.renew(Standing(deposits, {}), {}, {})
             gateway.intake.open_gate(START, START - 300)
             gateway.listen()
             yield gateway

@@ -18,6 +18,7 @@ from market.service.clock import SimulatedClock
 from market.service.cover import Cover
 from market.service.intake import Intake
 from market.service.parse import Heard, Refusal, hear, topic_of
+from market.service.ports import Standing
 from market.service.readings import AHEAD_MAX
 from market.service.settings import MarketSettings
 from market.service.store import Store, alarms, inputs
@@ -50,7 +51,7 @@ class Desk:
             inputs.register(tx, OF, MEMBERS)
         self.clock = SimulatedClock(START - SECONDS)
         self.cover = Cover(OF, BY_METER)
-        self.cover.renew(DEPOSITS, {}, {})
+        self.cover.renew(Standing(DEPOSITS, {}), {}, {})
         self.intake = self.new_intake()
 
     def new_intake(self) -> Intake:
@@ -145,7 +146,7 @@ def test_orders_beyond_tariff_fuse_feeder_or_collateral_are_refused_by_name(desk
     assert refusal(desk.say(dear))[0] == "steps[1].limit_price"
     assert refusal(desk.say(resigned(order, firm_import_wh=5_000)))[0] == "steps"
     assert refusal(desk.say(resigned(order, feeder="elsewhere")))[0] == "feeder"
-    desk.cover.renew(DEPOSITS, {f"household:{order.meter}": -99_000_000}, {})
+    desk.cover.renew(Standing(DEPOSITS, {}), {f"household:{order.meter}": -99_000_000}, {})
     assert "µEUR short" in refusal(desk.say(order))[1]
     assert desk.count("orders") == 0
 

@@ -7,6 +7,7 @@ from market.auction.book import Firm
 from market.messages.models import Order, Side, Step
 from market.service import orderbook
 from market.service.cover import Cover
+from market.service.ports import Standing
 from tests.service.scene import MEMBERS, METERS, START, TARIFF, order_of, physics, settings
 
 OF = settings(1)
@@ -49,7 +50,7 @@ def test_awards_have_the_money_that_settlement_posts_where_meters_keep_to_them()
         for meter, (_, net_wh) in awards.items()
     }
     metered[METERS[3].address] = None
-    parts = orderbook.settlement_inputs(book, record, ORDERS, BY_METER, metered, physics().bus_of)
+    parts = orderbook.settlement_inputs(book, record, ORDERS, BY_METER, metered, physics().bus_of, ())
     assert [p.awarded_wh == p.metered_wh for p in parts.participants] == [True] * 3
     assert sorted(o.net_wh for o in parts.outsiders) == [-250, -83]
     assert [c.account for c in parts.customers] == [f"household:{METERS[3].address}"]
@@ -85,7 +86,7 @@ def test_an_account_covers_orders_until_its_deposit_is_spoken_for() -> None:
     member = MEMBERS[0].model_copy(update={"deposit_ueur": 2_000_000, "fuse_w": 4_000})
     cover = Cover(OF, {member.meter: member})
     account = f"household:{member.meter}"
-    cover.renew({member.owner: 2_000_000}, {}, {})
+    cover.renew(Standing({member.owner: 2_000_000}, {}), {}, {})
 
     def order(start: int, energy_wh: int) -> Order:
         step = Step(side=Side.BID, energy_wh=energy_wh, limit_price=TARIFF.import_price)
@@ -99,7 +100,7 @@ def test_an_account_covers_orders_until_its_deposit_is_spoken_for() -> None:
     assert cover.shortfall_neur(order(START + 900, 1_667)) > 0
     cover.release(START)
     assert cover.shortfall_neur(order(START + 900, 5_666)) == 0
-    cover.renew({member.owner: 2_000_000}, {account: -500_000}, {account: -100_000_000})
+    cover.renew(Standing({member.owner: 2_000_000}, {}), {account: -500_000}, {account: -100_000_000})
     assert cover.shortfall_neur(order(START + 900, 3_666)) == 0
     assert cover.shortfall_neur(order(START + 900, 3_667)) > 0
 
@@ -110,8 +111,8 @@ def test_who_owes_to_the_guarantee_orders_nothing_until_it_has_repaid() -> None:
     account = f"household:{member.meter}"
     nothing = order_of(0, START).model_copy(update={"steps": (), "firm_import_wh": 0})
     # It deposited 5 EUR, and batches took 9 from it: the guarantee lent it 4.
-    cover.renew({member.owner: 5_000_000}, {account: -9_000_000}, {})
+    cover.renew(Standing({member.owner: 5_000_000}, {}), {account: -9_000_000}, {})
     assert cover.shortfall_neur(nothing) >= 4_000_000_000
     # It repays 4 EUR and brings 6 more.
-    cover.renew({member.owner: 15_000_000}, {account: -9_000_000}, {})
+    cover.renew(Standing({member.owner: 15_000_000}, {}), {account: -9_000_000}, {})
     assert cover.shortfall_neur(nothing) == 0

@@ -25,6 +25,7 @@ Kind = Literal[
     "adjust",
     "batch",  # of what was left over at the end
     "final",  # what the chain said
+    "lost",  # a final batch that a reorganisation took off the chain
     "instruction",
 ]
 _ROWS_AT_ONCE = 1000

@@ -1,6 +1,7 @@
 """The interval state machine (rule 12 of design section 3) and what clearing and metering left behind.
 
-``OPEN → CLOSED → CLEARED | SUSPENDED → METERED → SETTLED → FINAL``, and DISPUTED from CLEARED on.
+``OPEN → CLOSED → CLEARED | SUSPENDED → METERED → SETTLED → FINAL``, and DISPUTED from CLEARED on. A
+reorganisation of the chain takes FINAL back to SETTLED.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NEXT_STATES: Mapping[str | None, frozenset[str]] = {
     "SUSPENDED": frozenset({"METERED", "DISPUTED"}),
     "METERED": frozenset({"SETTLED", "DISPUTED"}),
     "SETTLED": frozenset({"FINAL", "DISPUTED"}),
-    "FINAL": frozenset({"DISPUTED"}),
+    "FINAL": frozenset({"SETTLED", "DISPUTED"}),
     "DISPUTED": frozenset({"METERED", "SETTLED", "FINAL"}),
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from market.accounts.ledger import Kind, Posting, chain_positions
-from market.service.store import commitments, intervals, schema
+from market.service.store import alarms, commitments, intervals, schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,12 @@ def pending_batches(connection: Connection) -> list[StoredBatch]:
     rows = connection.execute(
         select(schema.batch).where(schema.batch.c.state == "PENDING").order_by(schema.batch.c.sequence)
     )
-    return [
-        StoredBatch(
-            row.sequence, bytes.fromhex(row.root[2:]), row.made_at, _positions(connection, row.sequence)
-        )
-        for row in rows.all()
-    ]
+    return [_batch(connection, row) for row in rows.all()]
+
+
+def _batch(connection: Connection, row: Any) -> StoredBatch:
+    positions = _positions(connection, row.sequence)
+    return StoredBatch(row.sequence, bytes.fromhex(row.root[2:]), row.made_at, positions)
 
 
 def _positions(connection: Connection, sequence: int) -> dict[str, int]:
@@ -156,13 +157,46 @@ def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: i
     tx.execute(
         update(table).where(table.c.sequence == sequence).values(state="FINAL", tx_hash=tx_hash, gas=gas)
     )
-    starts = tx.exec_driver_sql(
-        "SELECT DISTINCT interval_start FROM posting JOIN interval USING (interval_start)"
-        " WHERE batch = ? AND state = 'SETTLED' ORDER BY interval_start",
-        (sequence,),
-    ).scalars()
-    for start in starts.all():
+    for start in _intervals_of(tx, sequence, "SETTLED"):
         intervals.advance(tx, start, "FINAL", at)
+
+
+def _intervals_of(connection: Connection, sequence: int, state: str) -> list[int]:
+    """The intervals in a state that have postings in a batch."""
+    starts = connection.exec_driver_sql(
+        "SELECT DISTINCT interval_start FROM posting JOIN interval USING (interval_start)"
+        " WHERE batch = ? AND state = ? ORDER BY interval_start",
+        (sequence, state),
+    ).scalars()
+    return list(starts)
+
+
+def newest_final_batches(connection: Connection, count: int) -> list[StoredBatch]:
+    """The last ``count`` batches that are final, in order."""
+    rows = connection.execute(
+        select(schema.batch)
+        .where(schema.batch.c.state == "FINAL")
+        .order_by(schema.batch.c.sequence.desc())
+        .limit(count)
+    )
+    return [_batch(connection, row) for row in reversed(rows.all())]
+
+
+def reopen_batch(tx: Connection, sequence: int, at: int) -> None:
+    """A batch that was final is not on the chain any more: it waits again, and its intervals with it."""
+    table = schema.batch
+    tx.execute(
+        update(table).where(table.c.sequence == sequence).values(state="PENDING", tx_hash=None, gas=None)
+    )
+    alarms.raise_alarm(
+        tx,
+        at,
+        "chain",
+        f"batch {sequence}",
+        "A reorganisation of the chain took away what counted as final; the batch is sent again.",
+    )
+    for start in _intervals_of(tx, sequence, "FINAL"):
+        intervals.advance(tx, start, "SETTLED", at, f"a reorganisation took batch {sequence} off the chain")
 
 
 def account_states(connection: Connection) -> list[AccountState]:

@@ -283,9 +283,9 @@ _ALL = (
     ),
     Table(
         "alarms",
-        "What went wrong with meters' messages; times are those of the last time.",
+        "What went wrong with messages, the solver or the chain; times are those of the last time.",
         (
-            _text("kind", "contradiction or flood"),
+            _text("kind", "contradiction, flood, reading, solver, chain or clock"),
             _text("subject", "the meter"),
             _int("first_at", "on the market's clock, Unix seconds"),
             _int("last_at", "on the market's clock, Unix seconds"),

@@ -1,0 +1,130 @@
+"""A reorganisation deeper than what counted as final: the market says so, and settles again."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.deployment import EscrowTerms, deploy
+from contracts.journal import SqliteJournal
+from contracts.market_contracts import MarketContracts
+from contracts.rpc import RpcChain
+from contracts.sender import Patience, Sender
+from market.service.settler import ContractSettler
+from market.service.settling import Settling
+from market.service.store import Store, alarms, money
+from meters.broker import Broker
+from tests.contracts.anvil import Anvil
+from tests.service.scene import DEPOSITS, MEMBERS, START, Meters, market, physics, settings, signer
+
+pytestmark = pytest.mark.needs("anvil")
+OF = settings(5)
+LATER = START + 10**6
+
+
+@pytest.fixture
+def anvil() -> Iterator[Anvil]:
+    node = Anvil()
+    yield node
+    node.end()
+
+
+async def day(folder: Path) -> None:
+    async with Broker() as broker:
+        living = asyncio.create_task(Meters(broker.port).run())
+        try:
+            async with market(folder, broker.port, OF) as engine:
+                await engine.run()
+        finally:
+            living.cancel()
+
+
+def settler_on(node: RpcChain, journal: SqliteJournal) -> ContractSettler:
+    """The scene's contracts on anvil; two confirmations count as final."""
+    operator, settler = (
+        Sender(node, signer(name), journal, Patience(confirmations=confirmations, poll_s=0.01), mine)
+        for name, confirmations, mine in (
+            ("deployer", 1, lambda _: None),
+            ("settler", 2, lambda _: node._ask("evm_mine")),
+        )
+    )
+    for sender in (operator, settler):
+        node._ask("anvil_setBalance", sender.address, hex(10**24))
+    terms = EscrowTerms(
+        name="Twice", symbol="T", position_debit_max=10**9, window_debit_max=10**12, guarantee_max=0
+    )
+    contracts = MarketContracts(node, deploy(node, operator, journal, terms, settler.address))
+    treasuries = {treasury.address: treasury.deposit_ueur for treasury in OF.treasuries.values()}
+    contracts.fund(operator, "fund", {**DEPOSITS, **treasuries})
+    return ContractSettler(contracts, settler, OF.feeder, None)
+
+
+def send(store: Store, settler: ContractSettler) -> int:
+    """Puts on the chain what waits, as the engine does; how many batches."""
+    with store.reading() as connection:
+        waiting = money.pending_batches(connection)
+    for batch in waiting:
+        sent = settler.settle(batch.sequence, batch.root, batch.positions, LATER)
+        with store.transaction() as tx:
+            money.finish_batch(tx, batch.sequence, tx_hash=sent.tx_hash, gas=sent.gas, at=LATER)
+    return len(waiting)
+
+
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(folder / "market.sqlite")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
+    tmp_path: Path, anvil: Anvil
+) -> None:
+    asyncio.run(day(tmp_path))
+    node = RpcChain(anvil.url)
+    journal = SqliteJournal(tmp_path / "anvil.sqlite")
+    settler = settler_on(node, journal)
+    with Store(tmp_path / "market.sqlite", OF.identity()) as store:
+        members = {member.meter: member for member in MEMBERS}
+        settling = Settling(OF, members, store, physics(), b"secret")
+
+        # Nothing of the day is on this chain: all of it is pending, and says why.
+        settling.reopen_lost(settler, LATER)
+        states = "SELECT state, COUNT(*) FROM {} GROUP BY state"
+        batches = len(rows(tmp_path, "SELECT * FROM batch"))
+        assert rows(tmp_path, states.format("batch")) == [("PENDING", batches)]
+        assert rows(tmp_path, states.format("interval")) == [("SETTLED", 5)]
+        assert send(store, settler) == batches >= 5
+        assert rows(tmp_path, states.format("interval")) == [("FINAL", 5)]
+        settling.reconcile(settler)
+        settling.reopen_lost(settler, LATER)
+        assert rows(tmp_path, states.format("batch")) == [("FINAL", batches)]
+
+        # Two batches are deeper than the reorganisation, the others are gone: each has two blocks.
+        with store.reading() as connection:
+            before = {alarm.subject: alarm.count for alarm in alarms.alarms(connection)}
+        node._ask("anvil_reorg", 2 * (batches - 2), [])
+        settling.reopen_lost(settler, LATER + 60)
+        lost = [row[0] for row in rows(tmp_path, "SELECT sequence FROM batch WHERE state = 'PENDING'")]
+        assert lost == list(range(2, batches))
+        with store.reading() as connection:
+            raised = alarms.alarms(connection)
+        assert {(a.kind, a.subject, a.count - before[a.subject]) for a in raised if a.last_at > LATER} == {
+            ("chain", f"batch {sequence}", 1) for sequence in lost
+        }
+        reason = f"a reorganisation took batch {lost[0]} off the chain"
+        assert rows(
+            tmp_path, f"SELECT state FROM transition WHERE at = {LATER + 60} AND reason = '{reason}'"
+        ) == [("SETTLED",)]
+
+        assert send(store, settler) == len(lost)
+        assert rows(tmp_path, states.format("batch")) == [("FINAL", batches)]
+        assert rows(tmp_path, states.format("interval")) == [("FINAL", 5)]
+        settling.reconcile(settler)
+    journal.disconnect()
