@@ -95,8 +95,14 @@ def modbus_tk_tcp(image: Path) -> Iterator[str]:
         yield f"tcp://127.0.0.1:{int(first_line)}"
 
 
+@contextlib.contextmanager
+def modbus_tk_rtu(image: Path, device: str) -> Iterator[None]:
+    with _running([sys.executable, str(MODBUS_TK), str(image), device, str(BAUD)]):
+        yield
+
+
 class Bus:
-    """A serial bus of pseudo-terminals: what the client says all units hear, what a unit says it hears."""
+    """A serial bus of pseudo-terminals: what one says all others hear."""
 
     def __init__(self, units: int) -> None:
         pairs = [os.openpty() for _ in range(units + 1)]
@@ -115,9 +121,9 @@ class Bus:
                 return
             for master in ready:
                 data = os.read(master, 4096)
-                others = masters[1:] if master == masters[0] else masters[:1]
-                for other in others:
-                    os.write(other, data)
+                for other in masters:
+                    if other != master:
+                        os.write(other, data)
 
     def __enter__(self) -> Bus:
         self._thread.start()
