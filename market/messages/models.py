@@ -248,8 +248,6 @@ class Award(Message):
     """Net power to hold over the interval, > 0 into the grid."""
     amount_neur: Annotated[int, Field(json_schema_extra={"x-unit": "nEUR"})]
     """Earned (> 0) or owed for the awarded energy."""
-    proof: tuple[Bytes32, ...] = Field(default=(), strict=False)
-    """Merkle path of this award to the interval's root."""
     sig: Signature
     """The market's EIP-712 signature."""
 
