@@ -10,7 +10,7 @@ import numpy as np
 
 from grid.errors import PowerFlowError
 from grid.feeder import Feeder
-from grid.limits import LimitCheck
+from grid.limits import LimitCheck, check_limits
 from grid.powerflow import PowerFlow
 from market.auction.book import Book
 from market.auction.certificate import certificate, limit_name
@@ -72,11 +72,9 @@ def clear_book(
             found = dispatch(columns, network=network, program=program, out_of_time=out_of_time)
             awards = whole_awards(columns, found, network=network)
     except PowerFlowError as error:
-        return _suspended(book, columns, None, None, str(error))
+        return suspended_record(feeder.name, book.interval, str(error))
     if network and awards.check.violations:
-        search = "by the deadline" if out_of_time() else "at the least violation"
-        reason = f"no AC-feasible point: {_worst(columns, awards.check)} {search}"
-        return _suspended(book, columns, found, awards, reason)
+        return _suspended(book, columns, found, awards, out_of_time())
     return _cleared(book, columns, found, awards)
 
 
@@ -137,18 +135,40 @@ def _firm_positions(book: Book, columns: Columns) -> list[tuple[str, int, int]]:
 
 
 def _suspended(
-    book: Book, columns: Columns, found: Dispatch | None, awards: WholeAwards | None, reason: str
+    book: Book, columns: Columns, found: Dispatch, awards: WholeAwards, too_late: bool
 ) -> ClearingRecord:
-    """No trades; the setpoints are what flexibility can do for the feeder (design rule 11)."""
-    feeder = columns.feeder.name
-    if found is None or awards is None:
-        return suspended_record(feeder, book.interval, reason)
+    """No trades; the setpoints are what flexibility can do for the feeder (design rule 11).
+
+    Where firm energy alone exceeds its limits no more than that, nothing is asked of anybody: a search that a
+    deadline cut short may have found worse.
+    """
+    search = (
+        "no schedule that keeps every limit was found by the deadline: in the nearest one"
+        if too_late
+        else "no schedule keeps every limit: at the least violation"
+    )
+    reason = f"{search} {_worst(columns, awards.check)}"
+    alone = _without_trades(columns)
+    if alone is not None and alone.worst_excess <= awards.check.worst_excess:
+        if not alone.violations:
+            reason += "; without trades every limit is kept"
+        return suspended_record(columns.feeder.name, book.interval, reason, ac=_ac(found, alone))
     ids = [order.id for order in book.orders]
     shares = share_among_orders(columns, awards.group_wh, ids, book.interval.start)
     setpoints = tuple(
         Setpoint(order_id=order_id, energy_wh=int(wh)) for order_id, wh in zip(ids, shares, strict=True) if wh
     )
-    return suspended_record(feeder, book.interval, reason, ac=_ac(found, awards.check), setpoints=setpoints)
+    ac = _ac(found, awards.check)
+    return suspended_record(columns.feeder.name, book.interval, reason, ac=ac, setpoints=setpoints)
+
+
+def _without_trades(columns: Columns) -> LimitCheck | None:
+    """How firm energy alone stands to the limits; None where it has no power flow."""
+    try:
+        point = columns.flow.solve(columns.firm_p_w, columns.firm_q_var)
+    except PowerFlowError:
+        return None
+    return check_limits(point, columns.limits)
 
 
 def _cleared(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:

@@ -75,8 +75,11 @@ def _suspended(record: ClearingRecord, order: BookOrder) -> Iterator[str]:
     yield "So there are no trades, and energy is settled with the retailer at its tariffs."
     setpoint = next((item for item in record.setpoints if item.order_id == order.id), None)
     if setpoint:
+        verb = "draw" if order.side == "bid" else "feed in"
+        yield f"To relieve the feeder it is asked to {verb} {_wh(setpoint.energy_wh)}."
+    elif record.setpoints:
         verb = "drawing" if order.side == "bid" else "feeding in"
-        yield f"To relieve the feeder it is asked for {verb} {_wh(setpoint.energy_wh)}."
+        yield f"Its {verb} anything would not relieve the feeder, so it is asked for nothing."
 
 
 def _result(order: BookOrder, got_wh: int, price: int | None) -> str:

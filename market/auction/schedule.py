@@ -25,13 +25,17 @@ class Schedule:
     check: LimitCheck
 
 
-def schedule_of(book: Book, record: ClearingRecord, feeder: Feeder) -> Schedule:
+def schedule_of(
+    book: Book, record: ClearingRecord, feeder: Feeder, *, with_setpoints: bool = False
+) -> Schedule:
     """The schedule of a record of this book on this feeder.
 
+    Of a suspended record that is firm energy alone, or what its relieving setpoints make of it.
     Raises :class:`PowerFlowError` where it has no power flow, which only a suspended record's can.
     """
     columns = columns_of(book, power_flow(feeder))
-    filled = {fill.order_id: fill.energy_wh for fill in record.fills}
+    moved = record.setpoints if with_setpoints else record.fills
+    filled = {item.order_id: item.energy_wh for item in moved}
     order_wh = np.array([filled.get(order.id, 0) for order in book.orders], dtype=np.float64)
     group_wh = np.bincount(columns.order_group, order_wh, len(columns.group_wh))
     point = columns.flow.solve(*columns.injections(group_wh / columns.hours / 1e3))

@@ -113,14 +113,16 @@ def show_record(record: ClearingRecord) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column()
-    traded_wh = sum(
-        trade.energy_wh for trade in record.trades if not {trade.buy, trade.sell} & {"retailer", "network"}
-    )
-    facts.add_row("traded inside the feeder", kwh(traded_wh))
-    facts.add_row("imported, exported", f"{kwh(record.import_wh)}, {kwh(record.export_wh)}")
-    facts.add_row("losses", kwh(record.losses_wh))
-    facts.add_row("welfare", f"{record.welfare_eur:.4f} EUR")
-    if record.prices:
+    if record.status == "cleared":
+        traded_wh = sum(
+            trade.energy_wh
+            for trade in record.trades
+            if not {trade.buy, trade.sell} & {"retailer", "network"}
+        )
+        facts.add_row("traded inside the feeder", kwh(traded_wh))
+        facts.add_row("imported, exported", f"{kwh(record.import_wh)}, {kwh(record.export_wh)}")
+        facts.add_row("losses", kwh(record.losses_wh))
+        facts.add_row("welfare", f"{record.welfare_eur:.4f} EUR")
         prices = [price.price for price in record.prices]
         facts.add_row("bus prices", f"{ct_per_kwh(min(prices))} to {ct_per_kwh(max(prices))}")
     if record.ac.v_min_pu is not None and record.ac.v_max_pu is not None:
@@ -140,6 +142,13 @@ def show_record(record: ClearingRecord) -> None:
             name = limit.element if limit.side is None else f"{limit.element} ({limit.side})"
             limits.add_row(name, limit.kind, at, shadow_price(limit.shadow_price_eur_per_mwh, limit.kind))
         console.print(limits)
+    if record.setpoints:
+        setpoints = Table(title="setpoints", title_justify="left", box=None, pad_edge=False)
+        setpoints.add_column("order")
+        setpoints.add_column("energy", justify="right")
+        for setpoint in record.setpoints:
+            setpoints.add_row(setpoint.order_id, kwh(setpoint.energy_wh))
+        console.print(setpoints)
     if record.fills:
         fills = Table(title="fills", title_justify="left", box=None, pad_edge=False)
         fills.add_column("order")

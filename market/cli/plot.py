@@ -19,7 +19,7 @@ from market.cli.plot_curves import curves_at_slack
 from market.cli.plot_style import page_style, with_style
 from market.cli.report.page import Key
 from market.drawing.curves import curve_figure
-from market.drawing.feeder_map import feeder_figure
+from market.drawing.feeder_map import State, Topology, feeder_figure, loading_class, voltage_class
 from market.drawing.interval import grid_state, topology_of
 from market.drawing.plot import Size, document, number
 from market.drawing.units import ct_per_kwh, kwh
@@ -29,6 +29,7 @@ CURVES = Size(WIDTH_PX - 2 * MARGIN_PX, 320)
 MAP = Size(WIDTH_PX - 2 * MARGIN_PX, 400)
 LETTER_PX = 6.2
 """About the width of a letter of a legend."""
+LISTED_MAX = 4
 
 CURVE_KEYS = (
     Key("demand stroke", "demand"),
@@ -153,19 +154,16 @@ def _add_curves(page: _Sheet, book: Book, record: ClearingRecord, feeder: Feeder
 
 
 def _add_maps(page: _Sheet, book: Book, record: ClearingRecord, feeder: Feeder) -> None:
-    state = grid_state(feeder, book, record)
-    page.gap()
-    if state is None:
-        page.words("The firm energy has no power flow, so there is nothing to show of the feeder.")
+    if record.status == "suspended":
+        _add_what_breaks(page, book, record, feeder)
         return
-    topology = topology_of(feeder)
+    state, topology = grid_state(feeder, book, record), topology_of(feeder)
+    assert state is not None, "a cleared interval has a power flow"
+    page.gap()
     page.words("Voltage and loading", size_px=13, bold=True)
-    what = "The schedule" if record.status == "cleared" else "Firm energy alone"
-    page.words(f"{what}: branches as wide as they are loaded. The square is the grid above.")
+    page.words("Branches are as wide as they are loaded. The square is the grid above.")
     page.keys(VOLTAGE_KEYS)
     page.drawing(feeder_figure(MAP, topology, state, "Voltage and loading"), MAP)
-    if not record.prices:
-        return
     price_of_bus = {row.bus: row.price for row in record.prices}
     prices = [0.0] * feeder.node_count
     for bus, node in zip(feeder.bus_index.tolist(), feeder.bus_node.tolist(), strict=True):
@@ -179,3 +177,52 @@ def _add_maps(page: _Sheet, book: Book, record: ClearingRecord, feeder: Feeder) 
     )
     page.keys(PRICE_KEYS)
     page.drawing(feeder_figure(MAP, topology, state, "The price at each bus", prices), MAP)
+
+
+def _add_what_breaks(page: _Sheet, book: Book, record: ClearingRecord, feeder: Feeder) -> None:
+    """What firm energy alone does to the feeder, and what the relieving setpoints make of it."""
+    topology = topology_of(feeder)
+    page.gap()
+    page.words("Firm energy alone", size_px=13, bold=True)
+    alone = grid_state(feeder, book, record)
+    if alone is None:
+        page.words("It has no power flow, so there is nothing to show of the feeder.")
+    else:
+        page.words(f"{_broken(topology, alone)} Branches are as wide as they are loaded.")
+        page.keys(VOLTAGE_KEYS)
+        page.drawing(feeder_figure(MAP, topology, alone, "Firm energy alone"), MAP)
+    if not record.setpoints:
+        return
+    relieved = grid_state(feeder, book, record, with_setpoints=True)
+    assert relieved is not None, "setpoints come from a power flow"
+    sides = {order.id: order.side for order in book.orders}
+    asked = [
+        f"{item.order_id} {'draws' if sides[item.order_id] == 'bid' else 'feeds in'} {kwh(item.energy_wh)}"
+        for item in sorted(record.setpoints, key=lambda item: -item.energy_wh)
+    ]
+    page.gap()
+    page.words("With the relieving setpoints", size_px=13, bold=True)
+    page.words(f"{_listed(asked)}.")
+    page.words(_broken(topology, relieved))
+    page.keys(VOLTAGE_KEYS)
+    page.drawing(feeder_figure(MAP, topology, relieved, "With the relieving setpoints"), MAP)
+
+
+def _broken(topology: Topology, state: State) -> str:
+    """The limits that a state breaks, in a sentence; the worst of each kind first."""
+    found = [
+        f"{name} is loaded to {percent:.1f} %"
+        for name, percent in sorted(state.loading_percent.items(), key=lambda item: -item[1])
+        if loading_class(percent) == "over"
+    ]
+    found += [
+        f"{topology.node_names[node]} is at {volts:.4f} pu"
+        for node, volts in enumerate(state.v_pu)
+        if voltage_class(volts, state.v_min_pu[node], state.v_max_pu[node]) == "bad"
+    ]
+    return f"{_listed(found)}." if found else "It keeps every limit."
+
+
+def _listed(items: Sequence[str]) -> str:
+    rest = len(items) - LISTED_MAX
+    return ", ".join(items[:LISTED_MAX]) + (f", and {rest} more" if rest > 0 else "")

@@ -98,10 +98,15 @@ def topology_of(feeder: Feeder) -> Topology:
     )
 
 
-def grid_state(feeder: Feeder, book: Book, record: ClearingRecord) -> State | None:
-    """The AC power flow of a clearing's schedule; None where it has no solution."""
+def grid_state(
+    feeder: Feeder, book: Book, record: ClearingRecord, *, with_setpoints: bool = False
+) -> State | None:
+    """The AC power flow of a clearing's schedule; None where it has no solution.
+
+    Of a suspended interval that is firm energy alone, or with the relieving setpoints.
+    """
     try:
-        schedule = schedule_of(book, record, feeder)
+        schedule = schedule_of(book, record, feeder, with_setpoints=with_setpoints)
     except PowerFlowError:
         return None
     limits, point = schedule.columns.limits, schedule.point

@@ -105,9 +105,9 @@ def test_a_suspended_interval_is_told_with_its_reason_and_setpoint() -> None:
     firm = [{"connection_point": "bus:120", "p_w": -250_000.0}]
     book = book_of([order("a", "ask", 120, 10_000, 200_000)], firm=firm)
     text = told(book, "a")
-    assert "The interval was suspended: no AC-feasible point: line:" in text
+    assert "The interval was suspended: no schedule keeps every limit: at the least violation line:" in text
     assert "energy is settled with the retailer at its tariffs" in text
-    assert "To relieve the feeder it is asked for feeding in 10\u202f000 Wh." in text
+    assert "To relieve the feeder it is asked to feed in 10\u202f000 Wh." in text
 
 
 def test_a_minimum_fill_that_the_price_would_have_taken_is_told_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -87,14 +88,19 @@ def test_both_maps_show_every_bus(tmp_path: Path) -> None:
     assert any("100.0 % of its limit" in title for title in titles)
 
 
-def test_a_suspended_interval_is_drawn_with_what_its_firm_energy_does(tmp_path: Path) -> None:
+def test_a_suspended_interval_is_drawn_with_what_breaks_and_what_would_relieve_it(tmp_path: Path) -> None:
     feeder = feeder_of("rural3")
     firm = [{"connection_point": "bus:120", "p_w": -250_000.0}]
-    sheet = svg_of(tmp_path, book_of([], firm=firm), feeder)
-    words = " ".join(e.text or "" for e in sheet.iter() if e.tag.endswith("text"))
-    assert "suspended" in words
-    assert "No AC-feasible point: line:" in words
-    assert page_style().variables["--bad"] in {e.attrib.get("stroke") for e in sheet.iter()}
+    helpful = [order("battery", "ask", 120, 10_000, 350_000), order("car", "bid", 120, 5000, 200_000)]
+    for offers, sections in (([], 1), (helpful, 2)):
+        sheet = svg_of(tmp_path, book_of(offers, firm=firm), feeder)
+        words = " ".join(e.text or "" for e in sheet.iter() if e.tag.endswith("text"))
+        assert "suspended" in words
+        assert "No schedule keeps every limit: at the least violation line:" in words
+        assert re.search(r"Firm energy alone line:\d+ is loaded to 13\d\.\d %, line:", words)
+        assert ("With the relieving setpoints" in words) == (sections == 2)
+        assert ("battery feeds in 10.00 kWh." in words) == (sections == 2)
+        assert page_style().variables["--bad"] in {e.attrib.get("stroke") for e in sheet.iter()}
 
 
 def test_a_suspended_interval_without_power_flow_says_so(tmp_path: Path) -> None:
