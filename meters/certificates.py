@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +102,58 @@ class Authority:
         """Writes ``file``.key and ``file``.crt of a broker that is reached under these names or addresses."""
         self._issue(folder, file, hosts[0], period, ExtendedKeyUsageOID.SERVER_AUTH, hosts)
 
+    @property
+    def revocations_path(self) -> Path:
+        """The list of the certificates that are no longer valid."""
+        return self.certificate_path.with_name("revoked.pem")
+
+    @property
+    def _issued_path(self) -> Path:
+        return self.certificate_path.with_name("issued.txt")
+
+    def revoke(self, name: str, now: dt.datetime) -> int:
+        """Puts all certificates given out to ``name`` on the list; how many were not on it yet.
+
+        Raises :class:`InputError` where none was ever given out.
+        """
+        lines = self._issued_path.read_text("utf-8").splitlines() if self._issued_path.exists() else []
+        serials = [int(line.split()[0], 16) for line in lines if line.split()[2] == name]
+        if not serials:
+            raise InputError.single(str(self._issued_path), "", name, "never got a certificate here")
+        return self.write_revocations(now, serials)
+
+    def write_revocations(self, now: dt.datetime, serials: Sequence[int] = ()) -> int:
+        """Writes the list with what is on it and ``serials``; how many of them are new.
+
+        It is valid as long as the authority itself: with one that has expired, a broker lets nobody in.
+        """
+        revoked = {entry.serial_number: entry.revocation_date_utc for entry in self._revoked()}
+        new = [serial for serial in serials if serial not in revoked]
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - _CLOCKS_DIFFER)
+            .next_update(self._certificate.not_valid_after_utc)
+        )
+        for serial, since in (revoked | dict.fromkeys(new, now)).items():
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since).build()
+            builder = builder.add_revoked_certificate(entry)
+        text = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        beside = self.revocations_path.with_suffix(".new")
+        beside.write_bytes(text)
+        beside.replace(self.revocations_path)  # a broker that starts just then finds the old list or the new
+        return len(new)
+
+    def _revoked(self) -> Iterable[x509.RevokedCertificate]:
+        if not self.revocations_path.exists():
+            return ()
+        try:
+            return x509.load_pem_x509_crl(self.revocations_path.read_bytes())
+        except ValueError:
+            raise InputError.single(
+                str(self.revocations_path), "", "…", "is no list of revocations"
+            ) from None
+
     def _issue(
         self,
         folder: Path,
@@ -129,6 +181,10 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         folder.mkdir(parents=True, exist_ok=True)
         write_private(folder / f"{file}.key", _key_pem(key))
+        with self._issued_path.open(
+            "a", encoding="utf-8"
+        ) as issued:  # first: what is not there is not revoked
+            issued.write(f"{certificate.serial_number:x} {period.end:%Y-%m-%d} {name}\n")
         (folder / f"{file}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 

@@ -207,7 +207,8 @@ class Session:
         self._on_connect = on_connect
         self._tls = tls
         self._login = login
-        self.problem = "no answer"
+        # TLS 1.3 refuses a client only after the handshake, and then nothing but silence comes.
+        self.problem = "no answer" if tls is None else "no answer, as where a certificate is not accepted"
         """Why there was no connection, the last time that there was none."""
         self._paho: PahoClient | None = None
         self._unconfirmed: dict[int, _Confirmation | None] = {}

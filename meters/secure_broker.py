@@ -26,6 +26,8 @@ _CONF = """\
 # Written by: peergrid broker config
 listener {port} {address}
 cafile {folder}/authority/ca.crt
+# Written by: peergrid meter revoke. Read when the broker starts, and again on SIGHUP.
+crlfile {folder}/authority/revoked.pem
 certfile {folder}/server.crt
 keyfile {folder}/server.key
 tls_version tlsv1.2
@@ -100,6 +102,7 @@ def write(folder: Path, feeder: str, hosts: Sequence[str], address: str, port: i
     else:
         authority = Authority.create(authority_folder, feeder, now)
         write_private(authority_folder / SALT, secrets.token_bytes(_SALT_BYTES))
+    authority.write_revocations(now)
     period = Period(now, _SERVER_DAYS)
     authority.issue_server(folder, "server", hosts, period)
     authority.issue_client(folder, "market", market_name(feeder), period)

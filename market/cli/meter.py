@@ -5,16 +5,19 @@ from __future__ import annotations
 import click
 
 from market.cli.meter_enroll import enroll
+from market.cli.meter_registry import register, revoke
 from market.cli.meter_run import example, run
 from market.cli.meter_schema import schema
 
 
 @click.group("meter")
 def command() -> None:
-    """Enrol and run meters; print the format of their messages."""
+    """Enrol, register, revoke and run meters; print the format of their messages."""
 
 
 command.add_command(enroll)
 command.add_command(example)
+command.add_command(register)
+command.add_command(revoke)
 command.add_command(run)
 command.add_command(schema)

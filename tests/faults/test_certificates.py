@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,21 +18,23 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 from eth_hash.auto import keccak
+from sqlalchemy import text
 
 from grid.errors import BrokerError
 from market.cli.main import cli
-from market.messages.models import Award, Receipt, ReceiptResult
+from market.messages.models import Award, Gate, Receipt, ReceiptResult, Status
 from market.messages.signing import UNSIGNED, is_signed_by
-from market.service.clock import SimulatedClock
+from market.service.clock import Clock, SimulatedClock, WallClock
 from market.service.gateway import Gateway
 from market.service.ports import Standing
-from market.service.store import Store, inputs
+from market.service.store import Store, inputs, outbox
 from meters.broker import HOST, free_port, mosquitto_path
 from meters.certificates import Authority, Period
 from meters.enrol import Enrolment, enrol, meter_tls
 from meters.identity import write_key
 from meters.mqtt import Inbox, Message, Session, Tls
 from meters.secure_broker import AUTHORITY, market_tls
+from tests.cli.conftest import start_process
 from tests.service.scene import (
     DOMAIN,
     FEEDER_ID,
@@ -39,6 +43,7 @@ from tests.service.scene import (
     METERS,
     SECONDS,
     START,
+    TARIFF,
     order_of,
     reading_of,
     settings,
@@ -55,6 +60,22 @@ class Place:
 
     folder: Path
     port: int
+    broker: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        path = mosquitto_path()
+        assert path is not None
+        with (self.folder / "mosquitto.log").open("ab") as log:
+            self.broker = subprocess.Popen([path, "-c", self.folder / "mosquitto.conf"], stderr=log)
+
+    def stop(self) -> None:
+        assert self.broker is not None
+        self.broker.terminate()
+        self.broker.wait(timeout=10)
+
+    async def is_up(self) -> None:
+        async with Session(HOST, self.port, "", Inbox(), tls=market_tls(self.folder), timeout_s=10):
+            pass
 
     def tls(self, index: int) -> Tls:
         return meter_tls(self.folder / f"meter{index}")
@@ -81,20 +102,17 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     assert done.exit_code == 0, done.output
     for index in (0, 1):
         enrolled(tmp_path, index)
-    path = mosquitto_path()
-    assert path is not None
-    log = (tmp_path / "mosquitto.log").open("wb")
-    with subprocess.Popen([path, "-c", tmp_path / "mosquitto.conf"], stderr=log) as process, log:
-        try:
-            async with Session(HOST, port, "", Inbox(), tls=market_tls(tmp_path), timeout_s=10):
-                pass
-            yield Place(tmp_path, port)
-        finally:
-            process.terminate()
+    place = Place(tmp_path, port)
+    place.start()
+    try:
+        await place.is_up()
+        yield place
+    finally:
+        place.stop()
 
 
 @asynccontextmanager
-async def market(place: Place) -> AsyncIterator[Gateway]:
+async def market(place: Place, clock: Clock | None = None) -> AsyncIterator[Gateway]:
     of = settings(4)
     with Store(place.folder / "market.sqlite", of.identity()) as store:
         with store.transaction() as tx:
@@ -105,7 +123,7 @@ async def market(place: Place) -> AsyncIterator[Gateway]:
             signer=MARKET,
             domain=DOMAIN,
             store=store,
-            clock=SimulatedClock(START - SECONDS),
+            clock=clock or SimulatedClock(START - SECONDS),
             host=HOST,
             port=place.port,
             tls=market_tls(place.folder),
@@ -250,3 +268,105 @@ async def test_a_meter_does_not_talk_to_a_broker_of_another_authority(place: Pla
             timeout_s=2,
         ):
             pass
+
+
+async def test_a_revoked_certificate_is_refused_and_no_other(place: Place, tmp_path: Path) -> None:
+    authority = tmp_path / AUTHORITY
+    runner = CliRunner()
+    done = runner.invoke(cli, ["meter", "revoke", ME, "--authority", str(authority)])
+    assert done.exit_code == 0, done.output
+    assert "1 certificates revoked" in done.output
+    again = runner.invoke(cli, ["meter", "revoke", ME.upper(), "--authority", str(authority)])
+    assert "was revoked before" in again.output
+    unknown = runner.invoke(cli, ["meter", "revoke", MARKET.address, "--authority", str(authority)])
+    assert "never got a certificate here" in str(unknown.exception)
+
+    place.stop()
+    place.start()
+    await place.is_up()
+    with pytest.raises(BrokerError, match="certificate is not accepted"):
+        async with Session(HOST, place.port, ME, Inbox(), tls=place.tls(0), timeout_s=2):
+            pass
+    assert "certificate verify failed" in (tmp_path / "mosquitto.log").read_text()
+    async with place.session(1, Inbox()) as other:
+        await other.publish(Message(topic(OTHER, "sync"), b"{}"))
+
+
+CONFIG = """
+[market]
+feeder = "{feeder}"
+address = "{market}"
+chain_id = {chain_id}
+registry = "{registry}"
+[broker]
+port = {port}
+[[meters]]
+folder = "meter*"
+[meters.source]
+kind = "household"
+feeder_name = "simbench:1-LV-rural1--2-sw"
+load = "load:1"
+"""
+
+
+async def test_meter_run_with_what_enroll_made_and_sigterm_ends_it_in_order(place: Place) -> None:
+    """The command as a user gives it, twice, in real time: the second time it goes on where it was."""
+    path = place.folder / "meters.toml"
+    path.write_text(
+        CONFIG.format(
+            feeder=FEEDER_ID,
+            market=MARKET.address,
+            chain_id=DOMAIN.chain_id,
+            registry=DOMAIN.verifying_contract,
+            port=place.port,
+        )
+    )
+    ids = {ME: 0, OTHER: 1}
+    async with market(place, WallClock()) as gateway:
+        start = (int(time.time()) // SECONDS + 2) * SECONDS  # no boundary that passes meanwhile closes it
+        gate = Gate(
+            feeder=FEEDER_ID,
+            interval_start=start,
+            minutes=15,
+            opens_at=start - SECONDS,
+            closes_at=start,
+            tariff=TARIFF,
+            state="OPEN",
+        )
+        gateway.intake.open_gate(start, start)
+        with gateway._store.transaction() as tx:
+            outbox.put(tx, f"peergrid/v1/{FEEDER_ID}/gate", gate.model_dump_json(), retain=True)
+        await gateway.publish_outbox()
+        said = []
+        for life in (0, 1):
+            process = start_process("meter", "run", path)
+            async with asyncio.timeout(60):
+                while gateway.intake.silent(start) & set(ids) or gateway.tally.receipts < 2 * len(ids) * (
+                    life + 1
+                ):
+                    await gateway.news(0.2)
+            await asyncio.sleep(1.5)  # it tells once a second
+            process.send_signal(signal.SIGTERM)
+            _, err = await asyncio.to_thread(process.communicate, timeout=30)
+            assert process.returncode == 0, err
+            said.append(err)
+        with gateway._store.reading() as connection:
+            readings = connection.execute(text("SELECT meter, seq, taken_at FROM reading")).fetchall()
+            orders = inputs.live_orders(connection, start)
+    inbox = Inbox()
+    async with Session(
+        HOST, place.port, "", inbox, subscriptions=[topic("+", "status")], tls=market_tls(place.folder)
+    ):
+        statuses = {}
+        while len(statuses) < len(ids):
+            for incoming in await inbox.batch(timeout_s=5):
+                statuses[incoming.topic] = Status.model_validate_json(incoming.payload)
+    assert {status.online for status in statuses.values()} == {False}
+    assert set(orders) == set(ids)
+    for meter in ids:
+        own = sorted((seq, taken_at) for who, seq, taken_at in readings if who == meter)
+        assert [seq for seq, _ in own] == list(range(len(own)))
+        # Read once at its first start; after that at the boundaries that passed, if one did.
+        assert [at for _, at in own] == [own[0][1] + k * SECONDS for k in range(len(own))]
+        assert f"meter {meter} reads" in said[0]
+    assert all("2 of 2 connected" in text for text in said)
