@@ -269,11 +269,12 @@ class MqttSource:
         """Until ``done``, or for as long as a device may take to answer."""
         if done():
             return
-        if ask:
-            for message in self._reader.question():
-                self._send(message)
         try:
             async with asyncio.timeout(ANSWER_S):
+                if ask:
+                    await self._sessions[0].connected.wait()
+                    for message in self._reader.question():
+                        self._send(message)
                 while not done():
                     self._news.clear()
                     await self._news.wait()
