@@ -27,8 +27,8 @@ from market.drawing.units import ct_per_kwh, kwh
 WIDTH_PX, MARGIN_PX = 900, 21
 CURVES = Size(WIDTH_PX - 2 * MARGIN_PX, 320)
 MAP = Size(WIDTH_PX - 2 * MARGIN_PX, 400)
-LETTER_PX = 6.2
-"""About the width of a letter of a legend."""
+NARROW_LETTERS, NARROW_PX, LETTER_PX = frozenset("fijlrt' "), 4.0, 6.6
+"""About the widths of letters of a legend."""
 LISTED_MAX = 4
 
 CURVE_KEYS = (
@@ -91,7 +91,7 @@ class _Sheet:
         for key in keys:
             self._marks.append(_key_mark(key, x, self._y - 4))
             self._marks.append(f'<text x="{number(x + 22)}" y="{number(self._y)}">{escape(key.name)}</text>')
-            x += 22 + LETTER_PX * len(key.name) + 16
+            x += 22 + sum(NARROW_PX if c in NARROW_LETTERS else LETTER_PX for c in key.name) + 18
         self._y += 8
 
     def drawing(self, svg: str, size: Size) -> None:
@@ -188,7 +188,8 @@ def _add_what_breaks(page: _Sheet, book: Book, record: ClearingRecord, feeder: F
     if alone is None:
         page.words("It has no power flow, so there is nothing to show of the feeder.")
     else:
-        page.words(f"{_broken(topology, alone)} Branches are as wide as they are loaded.")
+        page.words("It flows whatever the price. Branches are as wide as they are loaded.")
+        page.words(_broken(topology, alone))
         page.keys(VOLTAGE_KEYS)
         page.drawing(feeder_figure(MAP, topology, alone, "Firm energy alone"), MAP)
     if not record.setpoints:
@@ -209,18 +210,18 @@ def _add_what_breaks(page: _Sheet, book: Book, record: ClearingRecord, feeder: F
 
 
 def _broken(topology: Topology, state: State) -> str:
-    """The limits that a state breaks, in a sentence; the worst of each kind first."""
+    """The limits that a state breaks, in a sentence; of the currents the worst first."""
     found = [
-        f"{name} is loaded to {percent:.1f} %"
+        f"{name} at {percent:.1f} %"
         for name, percent in sorted(state.loading_percent.items(), key=lambda item: -item[1])
         if loading_class(percent) == "over"
     ]
     found += [
-        f"{topology.node_names[node]} is at {volts:.4f} pu"
+        f"{topology.node_names[node]} at {volts:.4f} pu"
         for node, volts in enumerate(state.v_pu)
         if voltage_class(volts, state.v_min_pu[node], state.v_max_pu[node]) == "bad"
     ]
-    return f"{_listed(found)}." if found else "It keeps every limit."
+    return f"Beyond their limits: {_listed(found)}." if found else "Every limit is kept."
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ def _draw(
     axes: Any, parent: ElementTree.Element, origin: tuple[float, float], clip: Any, clips: dict[str, Any]
 ) -> None:
     from matplotlib import patches
+    from matplotlib.patheffects import withStroke
 
     for element in parent:
         style = element.attrib
@@ -66,7 +67,7 @@ def _draw(
             named = style.get("clip-path", "")[5:-1]
             _draw(axes, element, inner, clips.get(named, clip), clips)
         elif element.tag == "text":
-            axes.text(
+            words = axes.text(
                 origin[0] + float(style["x"]),
                 origin[1] + float(style["y"]),
                 element.text or "",
@@ -76,6 +77,9 @@ def _draw(
                 horizontalalignment=_ALIGN.get(style.get("text-anchor", ""), "left"),
                 verticalalignment="baseline",
             )
+            if style.get("paint-order") == "stroke":  # letters stand out from the lines behind them
+                width = float(style["stroke-width"]) * POINTS_PER_PX
+                words.set_path_effects([withStroke(linewidth=width, foreground=style["stroke"])])
         elif element.tag in ("path", "rect", "circle"):
             patch = _patch(element, origin)
             axes.add_patch(patch)

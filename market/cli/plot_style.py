@@ -23,6 +23,7 @@ _ATTRIBUTES = (
     "font-size",
     "font-weight",
     "text-anchor",
+    "paint-order",
 )
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)

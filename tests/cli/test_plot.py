@@ -97,7 +97,7 @@ def test_a_suspended_interval_is_drawn_with_what_breaks_and_what_would_relieve_i
         words = " ".join(e.text or "" for e in sheet.iter() if e.tag.endswith("text"))
         assert "suspended" in words
         assert "No schedule keeps every limit: at the least violation line:" in words
-        assert re.search(r"Firm energy alone line:\d+ is loaded to 13\d\.\d %, line:", words)
+        assert re.search(r"Beyond their limits: line:\d+ at 13\d\.\d %, line:", words)
         assert ("With the relieving setpoints" in words) == (sections == 2)
         assert ("battery feeds in 10.00 kWh." in words) == (sections == 2)
         assert page_style().variables["--bad"] in {e.attrib.get("stroke") for e in sheet.iter()}
