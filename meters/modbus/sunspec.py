@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from fractions import Fraction
 from typing import Any
 
+from sunspec2.device import ModelError
 from sunspec2.modbus.client import SunSpecModbusClientDevice, SunSpecModbusClientError
 
 from meters.modbus.decoding import Number, float_step
@@ -128,7 +129,7 @@ class SunSpecUnit:
             else:
                 wanted = "704 or 123" if actuator.device == "generator" else "704 or 124"
                 raise SourceError(f"{self.name}: it has no model {wanted} to set its power by")
-        except _NotHeldError as error:
+        except (_NotHeldError, ModelError) as error:
             raise SourceError(f"{self.name}: {error}") from None
 
     def _measuring(self, device: _Device) -> tuple[Points, Model]:
@@ -236,7 +237,7 @@ def _obey_704(device: Any, power_w: int | None, actuator: Actuator) -> None:
     model.read()
     if actuator.device == "battery":
         if power_w is None:
-            _set(model, {"WSetEna": _OFF})
+            _force(model, "WSetEna", _OFF)
             return
         _force(model, "WSetMod", _WSET_WATTS)
         _force(model, "WSet", power_w)
@@ -244,7 +245,7 @@ def _obey_704(device: Any, power_w: int | None, actuator: Actuator) -> None:
         _force(model, "WSetEna", _ON)
         return
     if power_w is None:
-        _set(model, {"WMaxLimPctEna": _OFF})
+        _force(model, "WMaxLimPctEna", _OFF)
         return
     _force(model, "WMaxLimPct", 100 * power_w / _rated_w(device, actuator))
     _set(model, {"WMaxLimPctEnaRvrt": _OFF, "WMaxLimPctRvrtTms": actuator.reverts_s})
