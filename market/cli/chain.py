@@ -13,7 +13,7 @@ from contracts.market_contracts import MarketContracts
 from contracts.sender import Patience, Sender
 from market.cli.world import World, bindings, escrow_terms, guarantee_ueur
 from market.messages.signing import Domain
-from market.service.clock import SimulatedClock
+from market.service.clock import Clock, SimulatedClock
 from market.service.settler import ContractSettler
 from market.service.store import Store
 from market.service.store.journal import StoreJournal
@@ -38,12 +38,16 @@ class MarketChain:
 
 
 @contextmanager
-def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketChain]:
+def market_chain(
+    world: World, folder: Path, store: Store, live_clock: Clock | None = None
+) -> Iterator[MarketChain]:
     """The chain in ``folder``, made there or continued; what is sent is journalled in ``store``.
 
-    Calling it again after a crash does nothing twice.
+    Its blocks have the time of ``live_clock``, else of the batches. Calling it again after a crash does
+    nothing twice.
     """
-    clock = SimulatedClock(world.settings.first_interval_start - SETUP_BEFORE_S)
+    simulated = SimulatedClock(world.settings.first_interval_start - SETUP_BEFORE_S)
+    clock = live_clock or simulated
     # Owners need ether for the day when they withdraw on their own.
     owners = (member.owner for member in world.members)
     funded = (world.deployer.address, world.settler.address, *owners)
@@ -55,7 +59,7 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
         deployment.write(folder / DEPLOYMENT)
         contracts = MarketContracts(chain, deployment)
         domain = Domain(chain.chain_id, deployment.registry)
-        receipts = contracts.registry.register(deployer, "register", bindings(world, domain))
+        receipts = contracts.registry.register(deployer, "register", bindings(world, domain, clock.now()))
         deposits = {member.owner: member.deposit_ueur for member in world.members}
         deposits |= {
             treasury.address: treasury.deposit_ueur for treasury in world.market_settings.treasuries.values()
@@ -79,7 +83,7 @@ def market_chain(world: World, folder: Path, store: Store) -> Iterator[MarketCha
                 contracts,
                 Sender(chain, world.settler, journal, Patience(confirmations=None)),
                 world.settings.name,
-                clock,
+                None if live_clock else simulated,
             ),
             domain=domain,
             setup_transactions=len(receipts),

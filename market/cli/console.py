@@ -145,15 +145,17 @@ def serve(
 
 
 @asynccontextmanager
-async def beside(database: Path) -> AsyncIterator[Child]:
-    """The console of a run as its child process, from before the database is there until the block ends."""
+async def beside(*databases: Path, port: int | None = None) -> AsyncIterator[Child]:
+    """The console of a run as its child process, from before the databases are there until the block ends."""
     from meters.lifeline import Child
 
-    port = free_port()
+    port = port or free_port()
     program = "from market.cli.main import main; main()"
-    options = ["--db", str(database), "--port", str(port), "--wait-s", str(PATIENCE_S)]
+    options = ["--port", str(port), "--wait-s", str(PATIENCE_S)]
+    for database in databases:
+        options += ["--db", str(database)]
     command = [sys.executable, "-c", program, "console", *options]
-    child = await Child.start(command, database.with_name("console.log"))
+    child = await Child.start(command, databases[0].with_name("console.log"))
     say(f"console: http://127.0.0.1:{port}/")
     try:
         yield child

@@ -27,7 +27,13 @@ COMMANDS = {
     "console": ("market.cli.console", "Serve the operator's console over a stored or running market."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
+    "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
+    "init": ("market.cli.init", "Write a commented configuration of a market."),
     "meter": ("market.cli.meter", "Enrol and run meters; print the format of their messages."),
+    "operate": ("market.cli.operate", "Suspend a running market, resume it, change its prices."),
+    "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),
+    "run": ("market.cli.run_command", "Run markets on the wall clock."),
+    "status": ("market.cli.status", "Show the intervals that are not final."),
     "verify": ("market.cli.verify", "Check a clearing record against its book, by pandapower."),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,17 @@ def physics_of(
     feeder: Feeder, limits: Limits, profiles: Profiles, homes: Sequence[Household], pv_scale: float
 ) -> Physics:
     """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
-    outsiders = _Outsiders(profiles, homes, pv_scale)
+    return _physics(feeder, limits, _Outsiders(profiles, homes, pv_scale))
+
+
+def replay_physics(feeder: Feeder, limits: Limits) -> Physics:
+    """The same, where the forecasts are known already."""
+    return _physics(feeder, limits, lambda _start, _ordered: ())
+
+
+def _physics(
+    feeder: Feeder, limits: Limits, outsiders: Callable[[int, frozenset[str]], Sequence[Firm]]
+) -> Physics:
     return Physics(
         clear=lambda book, out_of_time=never: clear_book(book, feeder, out_of_time=out_of_time),
         without_network=lambda book: without_network(book, feeder),

@@ -80,14 +80,16 @@ class Replay:
         self._physics: Physics | None = None
         self._domain = Domain(0, "0x" + "00" * 20)
         self._messages: list[Entry] = []
+        self.entries = 0
 
-    def run(self, progress: Callable[[Entry], None] = lambda _: None) -> Difference | None:
+    def run(self) -> Difference | None:
         """The first difference, or None: all is as the journal says.
 
         Raises :class:`StoreError` where the journal does not begin with the market.
         """
         with self._stored.reading() as connection:
             for entry in input_journal.entries(connection):
+                self.entries += 1
                 if entry.kind in ("order", "reading"):
                     self._messages.append(entry)
                     if len(self._messages) < _MESSAGES_AT_ONCE:
@@ -95,7 +97,6 @@ class Replay:
                 self._take_messages()
                 if entry.kind not in ("order", "reading"):
                     self._decide(entry, connection)
-                progress(entry)
             self._take_messages()
             if self._steps is None:
                 raise StoreError(f"{self._stored.name}: has no journal")

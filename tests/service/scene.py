@@ -27,11 +27,14 @@ from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
 from market.messages.models import Gate, Order, Reading, Receipt, ReceiptKind, Side, Step, Tariff
 from market.messages.signing import UNSIGNED, Domain, Signer, feeder_hash
-from market.service.clock import SimulatedClock
+from market.service.clock import SimulatedClock, WallClock
 from market.service.gateway import Gateway
+from market.service.lease_holder import LeaseHolder
+from market.service.live import LiveMarket
 from market.service.ports import Clear, Physics, Progress, never
 from market.service.settings import MarketSettings, Member, Treasury
 from market.service.settler import ContractSettler
+from market.service.solver import SolverProcess
 from market.service.store import Store
 from market.service.store.journal import StoreJournal
 from market.service.waves import SimulatedMarket
@@ -67,7 +70,7 @@ MEMBERS = [
 DEPOSITS = {member.owner: member.deposit_ueur for member in MEMBERS}
 
 
-def settings(intervals: int, **changes: Any) -> MarketSettings:
+def settings(intervals: int | None, **changes: Any) -> MarketSettings:
     roles = ("retailer", "network", "imbalance", "rounding")
     document: dict[str, Any] = {
         "feeder": FEEDER_ID,
@@ -179,6 +182,49 @@ async def market(
                     physics=replace(physics(), clear=clear) if clear else physics(),
                     settler=settler,
                     progress=progress,
+                )
+        finally:
+            chain.close()
+
+
+@asynccontextmanager
+async def live_market(
+    folder: Path, port: int, of: MarketSettings, clock: WallClock, solver: SolverProcess
+) -> AsyncIterator[LiveMarket]:
+    """The same on the wall clock."""
+    block_clock = SimulatedClock(START - SECONDS)
+    with Store(folder / "market.sqlite", of.identity()) as store:
+        lease = LeaseHolder(store, 3.0)
+        assert await lease.acquire(asyncio.Event())
+        funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
+        chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
+        try:
+            settler = settler_on(chain, store, of, block_clock, {}, 86_400)
+            async with (
+                lease,
+                Gateway(
+                    settings=of,
+                    members=MEMBERS,
+                    signer=MARKET,
+                    domain=DOMAIN,
+                    store=store,
+                    clock=clock,
+                    host="127.0.0.1",
+                    port=port,
+                ) as gateway,
+            ):
+                yield LiveMarket(
+                    settings=of,
+                    signer=MARKET,
+                    domain=DOMAIN,
+                    store=store,
+                    gateway=gateway,
+                    clock=clock,
+                    physics=physics(),
+                    settler=settler,
+                    progress=lambda _: None,
+                    solver=solver,
+                    lease=lease,
                 )
         finally:
             chain.close()

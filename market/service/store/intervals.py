@@ -113,12 +113,25 @@ def tariff_of(connection: Connection, interval_start: int) -> Tariff:
 def intervals(connection: Connection) -> dict[int, StoredInterval]:
     """All intervals by their start, in order."""
     rows = connection.execute(select(schema.interval).order_by(schema.interval.c.interval_start))
-    return {
-        row.interval_start: StoredInterval(
-            **{**row._asdict(), "tariff": Tariff.model_validate_json(row.tariff)}
-        )
-        for row in rows
-    }
+    return {row.interval_start: _interval(row) for row in rows}
+
+
+def _interval(row: Any) -> StoredInterval:
+    return StoredInterval(**{**row._asdict(), "tariff": Tariff.model_validate_json(row.tariff)})
+
+
+def not_final(connection: Connection) -> list[StoredInterval]:
+    """All that is not done with, in order; final ones that a reading can still change are."""
+    table = schema.interval
+    rows = connection.execute(select(table).where(table.c.state != "FINAL").order_by(table.c.interval_start))
+    return [_interval(row) for row in rows]
+
+
+def intervals_in(connection: Connection, state: str) -> dict[int, StoredInterval]:
+    """The intervals in a state by their start, in order."""
+    table = schema.interval
+    rows = connection.execute(select(table).where(table.c.state == state).order_by(table.c.interval_start))
+    return {row.interval_start: _interval(row) for row in rows}
 
 
 def incomplete_intervals(connection: Connection) -> list[int]:

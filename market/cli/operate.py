@@ -1,0 +1,173 @@
+"""``peergrid operate`` and ``peergrid dispute``: what is asked of a market, and its answer.
+
+They write an instruction into the market's database; the market carries it out within seconds, or when it
+runs again, and answers it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grid.errors import InputError, PeergridError
+from market.cli.messages import say
+
+if TYPE_CHECKING:
+    from market.service.store.instructions import InstructionKind
+
+_POLL_S = 0.2
+_place = click.argument("place", type=click.Path(path_type=Path))
+_reason = click.option("--reason", required=True, help="Kept for good, and told.")
+_wait = click.option("--wait-s", type=float, default=10.0, show_default=True, help="For the market's answer.")
+_from = click.option("--from", "first", metavar="TIME", help="The first interval, as 2026-11-22T12:00:00Z.")
+_feeder = click.option("--feeder", help="Which market, where the configuration has several.")
+
+
+@click.group("operate")
+def command() -> None:
+    """Suspend a market and resume it, change its prices."""
+
+
+@command.command("suspend")
+@_place
+@_reason
+@_from
+@_feeder
+@_wait
+def suspend(place: Path, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
+    """Stop trading from the first interval that is not cleared: energy flows at the retail tariffs."""
+    ask(place, feeder, "suspend", {"first_start": start_of(first)}, reason, wait_s)
+
+
+@command.command("resume")
+@_place
+@_reason
+@_from
+@_feeder
+@_wait
+def resume(place: Path, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
+    """Trade again from the next interval whose gate has not opened."""
+    ask(place, feeder, "resume", {"first_start": start_of(first)}, reason, wait_s)
+
+
+@command.command("tariff")
+@_place
+@click.argument("prices", type=click.Path(dir_okay=False, path_type=Path))
+@_reason
+@_from
+@_feeder
+@_wait
+def tariff(
+    place: Path, prices: Path, reason: str, first: str | None, feeder: str | None, wait_s: float
+) -> None:
+    """Change the prices from an interval on, to those of PRICES: TOML as in [markets.tariff]."""
+    from market.messages.models import Tariff
+    from meters.configuration import parsed, read_toml
+
+    chosen = parsed(str(prices), Tariff, read_toml(prices))
+    body = {"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")}
+    ask(place, feeder, "tariff", body, reason, wait_s)
+
+
+@click.group("dispute")
+def dispute() -> None:
+    """Contest what an interval came to for a household; decide on it."""
+
+
+@dispute.command("open")
+@_place
+@click.option("--meter", required=True, help="Its address.")
+@click.option("--interval", required=True, metavar="TIME", help="Its start, as 2026-11-22T12:00:00Z.")
+@_reason
+@_feeder
+@_wait
+def open_dispute(
+    place: Path, meter: str, interval: str, reason: str, feeder: str | None, wait_s: float
+) -> None:
+    """Hold back what the interval came to for the meter's household until it is decided on."""
+    body = {"interval_start": start_of(interval), "meter": meter.lower()}
+    ask(place, feeder, "dispute", body, reason, wait_s)
+
+
+@dispute.command("resolve")
+@_place
+@click.argument("number", type=int)
+@click.option("--dismiss", is_flag=True, help="What was settled stands.")
+@click.option("--import-wh", type=click.IntRange(min=0), help="What the meter should have said.")
+@click.option("--export-wh", type=click.IntRange(min=0), help="What the meter should have said.")
+@_reason
+@_feeder
+@_wait
+def resolve(
+    place: Path,
+    number: int,
+    dismiss: bool,
+    import_wh: int | None,
+    export_wh: int | None,
+    reason: str,
+    feeder: str | None,
+    wait_s: float,
+) -> None:
+    """Decide dispute NUMBER: dismiss it, or settle the interval anew on the energy that is right."""
+    energy = (import_wh, export_wh)
+    if dismiss == (None not in energy) or (dismiss and energy != (None, None)):
+        raise InputError.single("--dismiss", "", dismiss, "or else --import-wh and --export-wh")
+    body: dict[str, Any] = {"dispute": number, "decision": "dismissed" if dismiss else "upheld"}
+    if not dismiss:
+        body |= {"import_wh": import_wh, "export_wh": export_wh}
+    ask(place, feeder, "resolve", body, reason, wait_s)
+
+
+def start_of(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None:
+        raise InputError.single("TIME", "", text, "is no time with a zone, such as 2026-11-22T12:00:00Z")
+    return int(moment.timestamp())
+
+
+def ask(
+    place: Path,
+    feeder: str | None,
+    kind: InstructionKind,
+    body: Mapping[str, Any],
+    reason: str,
+    wait_s: float,
+) -> None:
+    """Gives an instruction and tells the market's answer. Raises :class:`PeergridError` where it refuses."""
+    from market.cli.status import opened_stores
+    from market.service.store import instructions, money
+
+    stores = {}
+    for store in opened_stores(place):
+        with store.reading() as connection:
+            stores[money.market_of(connection)] = store
+    if feeder is None and len(stores) > 1:
+        raise InputError.single("--feeder", "", None, f"is needed: one of {', '.join(stores)}")
+    chosen = feeder or next(iter(stores))
+    if chosen not in stores:
+        raise InputError.single("--feeder", "", chosen, f"is none of {', '.join(stores)}")
+    store = stores[chosen]
+    with store.transaction() as tx:
+        number = instructions.give(tx, getpass.getuser(), kind, body, reason)
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
+        with store.reading() as connection:
+            answer = instructions.one(connection, number)
+        if answer is not None and answer.refusal is not None:
+            if answer.refusal:
+                raise PeergridError(f"refused: {answer.refusal}")
+            say(f"done: instruction {number}")
+            return
+        time.sleep(_POLL_S)
+    say(f"instruction {number} waits: the market has not looked at it within {wait_s:g} s")

@@ -1,0 +1,53 @@
+"""``peergrid replay``: a market's database rebuilt from its journal alone, and compared."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import click
+
+from grid.errors import InputError
+from market.cli.messages import say
+
+
+@click.command("replay")
+@click.argument("database", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(database: Path, as_json: bool) -> int:
+    """Rebuild every clearing, award, posting and batch of DATABASE from its journal and compare them.
+
+    Exit status 1 and the first difference, where there is one. It proves that the stored results follow from
+    the accepted messages and decisions; signatures of the market are checked, not made again.
+    """
+    from grid.catalogue import open_feeder
+    from market.cli.physics import replay_physics
+    from market.service.ports import Physics
+    from market.service.replay import Replay
+    from market.service.settings import MarketSettings
+    from market.service.store import Store
+
+    if not database.is_file():
+        raise InputError.single("DATABASE", "", str(database), "is no market's database")
+
+    def physics(settings: MarketSettings) -> Physics:
+        return replay_physics(open_feeder(settings.feeder_name), settings.limits)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="peergrid-replay-") as folder,
+        Store(database, {}) as stored,
+        Store(Path(folder) / "replayed.sqlite", {}) as scratch,
+    ):
+        replay = Replay(stored, scratch, physics)
+        found = replay.run()
+    if as_json:
+        first = None
+        if found is not None:
+            first = {**vars(found), "stored": str(found.stored), "replayed": str(found.replayed)}
+        click.echo(json.dumps({"entries": replay.entries, "same": found is None, "first_difference": first}))
+    elif found is None:
+        say(f"{replay.entries} entries: everything follows from the journal, to the last byte")
+    else:
+        say(f"the first difference: {found}")
+    return 0 if found is None else 1

@@ -1,0 +1,286 @@
+"""Running markets on the wall clock, from their configuration: each is opened, run, and opened again when a
+part of it failed. There is no other way to recover: what a restart does is what a crash needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from contracts.deployment import Deployment
+from contracts.market_contracts import MarketContracts
+from contracts.rpc import RpcChain
+from contracts.sender import Patience, Sender
+from grid.catalogue import open_feeder, year_profiles
+from grid.errors import InputError, PeergridError
+from grid.feeder import Feeder
+from market.cli.chain import market_chain
+from market.cli.console import beside
+from market.cli.physics import physics_of
+from market.cli.service_config import MarketSection, ServiceConfig, read_members, treasuries_of
+from market.cli.settings import DEFAULT_DATE, Settings
+from market.cli.settings import MarketSection as DemoMarket
+from market.cli.world import World, build_world
+from market.messages.signing import Domain, Signer
+from market.service.clock import WallClock
+from market.service.gateway import Gateway
+from market.service.lease_holder import LeaseHolder
+from market.service.live import LiveMarket
+from market.service.ports import Physics, Settler
+from market.service.settings import MarketSettings, Member, Role, Treasury
+from market.service.settler import ContractSettler
+from market.service.solver import SolverProcess
+from market.service.store import Store, input_journal
+from market.service.store.journal import StoreJournal
+from market.service.store.leases import FencedError
+from meters.broker import Broker
+from meters.fleet import FleetConfig
+from meters.fleet import running as running_fleet
+from meters.household.settings import HouseholdSettings
+from meters.household.sites import households
+from meters.identity import read_key
+from meters.mqtt import Tls
+from meters.secure_broker import market_tls
+
+DATABASE = "market.sqlite"
+RETRY_MAX_S = 30.0
+_HEALTHY_S = 120.0
+"""Who ran for so long begins again with a short wait."""
+
+_log = logging.getLogger("peergrid.market")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One market of a configuration: ``base`` is where its paths start."""
+
+    config: ServiceConfig
+    market: MarketSection
+    base: Path
+    clock: WallClock
+    upgrade: bool
+
+    @property
+    def folder(self) -> Path:
+        return self.base / self.config.folder / self.market.name
+
+    @property
+    def database(self) -> Path | str:
+        return database_of(self.config, self.market, self.base)
+
+
+def database_of(config: ServiceConfig, market: MarketSection, base: Path) -> Path | str:
+    """A market's database: a URL where one is named, else a file."""
+    return market.database or base / config.folder / market.name / DATABASE
+
+
+async def serve(
+    config: ServiceConfig, base: Path, clock: WallClock, stop: asyncio.Event, *, upgrade: bool
+) -> None:
+    """Runs all markets of ``config`` until ``stop``. Raises what no restart of a market can mend."""
+    places = [Place(config, market, base, clock, upgrade) for market in config.markets]
+    for place in places:
+        place.folder.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as parts:
+        if config.console is not None:
+            files = [place.database for place in places if isinstance(place.database, Path)]
+            await parts.enter_async_context(beside(*files, port=config.console.port))
+        broker = config.broker
+        host, port, tls = broker.host or "", broker.port, None
+        if broker.host is None:
+            own = await parts.enter_async_context(Broker())
+            host, port = own.host, own.port
+            _log.info("broker", extra={"event": {"host": host, "port": port, "program": own.kind}})
+        elif broker.tls is not None:
+            tls = market_tls(base / broker.tls)
+        try:
+            async with asyncio.TaskGroup() as running:
+                for place in places:
+                    running.create_task(_supervised(place, host, port, tls, stop), name=place.market.name)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+
+async def _supervised(place: Place, host: str, port: int, tls: Tls | None, stop: asyncio.Event) -> None:
+    name, wait_s = place.market.name, 1.0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            async with opened(place, host, port, tls, stop) as market:
+                if market is not None:
+                    _log.info("market runs", extra={"event": {"feeder": name}})
+                    await market.run(stop)
+        except (InputError, FencedError):
+            raise
+        except (PeergridError, DatabaseError, OSError) as error:
+            what = str(error.orig) if isinstance(error, OperationalError) else str(error)
+            _log.error("market failed", extra={"event": {"feeder": name, "error": what, "again_s": wait_s}})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait_s)
+            healthy = time.monotonic() - began > _HEALTHY_S
+            wait_s = 1.0 if healthy else min(2 * wait_s, RETRY_MAX_S)
+
+
+@asynccontextmanager
+async def opened(
+    place: Place, host: str, port: int, tls: Tls | None, stop: asyncio.Event
+) -> AsyncIterator[LiveMarket | None]:
+    """One market with all its parts; None where it was told to stop before it was its turn."""
+    market, clock = place.market, place.clock
+    async with AsyncExitStack() as parts:
+        world = await asyncio.to_thread(simulated_world, market) if market.simulation else None
+        feeder = world.feeder if world else await asyncio.to_thread(open_feeder, market.feeder, place.base)
+        identity = _settings(market, 0, {}, world).identity()
+        store = parts.enter_context(Store(place.database, identity, upgrade=place.upgrade))
+        lease = LeaseHolder(store, place.config.lease_s)
+        if not await lease.acquire(stop):
+            yield None
+            return
+        await parts.enter_async_context(lease)
+        settings = _settings(market, _first_start(store, clock, market), _treasuries(market, world), world)
+        settler: Settler
+        if world is not None:
+            made = parts.enter_context(market_chain(world, place.folder, store, live_clock=clock))
+            members: Sequence[Member] = world.members
+            signer, domain, settler = world.market, made.domain, made.settler
+        else:
+            members = read_members(place.base / (market.members or ""), _bus_of(feeder))
+            signer = read_key(place.base / (market.key or ""))
+            domain, settler = parts.enter_context(_on_a_node(place, store))
+        solver = await asyncio.to_thread(parts.enter_context, SolverProcess(market.feeder))
+        gateway = Gateway(
+            settings=settings,
+            members=members,
+            signer=signer,
+            domain=domain,
+            store=store,
+            clock=clock,
+            host=host,
+            port=port,
+            tls=tls,
+        )
+        await parts.enter_async_context(gateway)
+        if world is not None:
+            fleet = _fleet(place, world, settings, domain, host, port)
+            await parts.enter_async_context(running_fleet(fleet, place.folder))
+        yield LiveMarket(
+            settings=settings,
+            signer=signer,
+            domain=domain,
+            store=store,
+            gateway=gateway,
+            clock=clock,
+            physics=physics(feeder, market),
+            settler=settler,
+            progress=lambda _: None,
+            solver=solver,
+            lease=lease,
+        )
+
+
+def physics(feeder: Feeder, market: MarketSection) -> Physics:
+    """The feeder, with forecasts by its profiles for those without an order."""
+    profiles = year_profiles(market.feeder)
+    simulation = market.simulation
+    wishes = simulation.households if simulation else HouseholdSettings()
+    homes = households(profiles, wishes, simulation.seed if simulation else 0)
+    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale)
+
+
+def simulated_world(market: MarketSection) -> World:
+    assert market.simulation is not None
+    settings = Settings(
+        name=market.name,
+        feeder=market.feeder,
+        date=DEFAULT_DATE,
+        seed=market.simulation.seed,
+        households=market.simulation.households,
+        market=DemoMarket(
+            tariff=market.tariff,
+            limits=market.limits,
+            gate_closure_s=market.gate_closure_s,
+            settle_every=market.settle_every,
+        ),
+    )
+    return build_world(settings, None)
+
+
+def _settings(
+    market: MarketSection, first_start: int, treasuries: dict[Role, Treasury], world: World | None
+) -> MarketSettings:
+    return MarketSettings(
+        feeder=market.name,
+        feeder_name=market.feeder,
+        seed=market.simulation.seed if market.simulation else 0,
+        minutes=market.minutes,
+        first_interval_start=first_start,
+        gate_closure_s=market.gate_closure_s,
+        clearing_s=market.clearing_s,
+        metering_s=market.metering_s,
+        clock_skew_s=market.clock_skew_s,
+        dispute_window_s=market.dispute_window_s,
+        tariff=market.tariff,
+        limits=market.limits,
+        settle_every=market.settle_every,
+        treasuries=treasuries or _treasuries(market, world),
+    )
+
+
+def _treasuries(market: MarketSection, world: World | None) -> dict[Role, Treasury]:
+    return world.market_settings.treasuries if world else treasuries_of(market.treasuries or {})
+
+
+def _first_start(store: Store, clock: WallClock, market: MarketSection) -> int:
+    """When this market's story began; of a new one, the next boundary."""
+    with store.reading() as connection:
+        entry = input_journal.newest(connection, "market")
+    if entry is not None:
+        first: int = entry.document()["settings"]["first_interval_start"]
+        return first
+    seconds = 60 * market.minutes
+    return clock.now() // seconds * seconds + seconds
+
+
+def _bus_of(feeder: Feeder) -> dict[str, int]:
+    elements = dict(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
+    return elements | {f"bus:{bus}": bus for bus in elements.values()}
+
+
+@contextmanager
+def _on_a_node(place: Place, store: Store) -> Iterator[tuple[Domain, Settler]]:
+    chosen = place.market.chain
+    assert chosen is not None
+    deployment = Deployment.read(place.base / chosen.deployment)
+    chain = RpcChain(chosen.rpc)
+    deployment.check(chain)
+    key: Signer = read_key(place.base / chosen.settler_key)
+    sender = Sender(chain, key, StoreJournal(store), Patience(confirmations=chosen.confirmations or None))
+    settler = ContractSettler(MarketContracts(chain, deployment), sender, place.market.name, None)
+    yield Domain(chain.chain_id, deployment.registry), settler
+
+
+def _fleet(
+    place: Place, world: World, settings: MarketSettings, domain: Domain, host: str, port: int
+) -> FleetConfig:
+    return FleetConfig(
+        host=host,
+        port=port,
+        feeder=settings.feeder,
+        feeder_name=settings.feeder_name,
+        market=world.market.address,
+        chain_id=domain.chain_id,
+        registry=domain.verifying_contract,
+        seed=settings.seed,
+        first_interval_start=settings.first_interval_start,
+        minutes=settings.minutes,
+        household=world.settings.households,
+        database=str(place.folder / "meters.sqlite"),
+        award_patience_s=5.0,
+    )

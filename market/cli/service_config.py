@@ -1,0 +1,149 @@
+"""What ``peergrid run`` is told: one strict TOML document (``peergrid init`` writes one, with comments)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from grid.errors import InputError
+from market.auction.book import Limits
+from market.messages.models import Address, FeederId, Tariff
+from market.service.settings import Member, Role, SettleEvery, Treasury
+from meters.configuration import Part, parsed, read_text, read_toml
+from meters.household.settings import HouseholdSettings
+
+Text = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(gt=0, lt=65536)]
+MEMBER_COLUMNS = ("meter", "owner", "connection_point", "fuse_w", "tan_phi_ppm")
+
+
+class BrokerSection(Part):
+    """Where the broker is; without ``host`` the market brings its own along, on this machine alone.
+
+    ``tls`` is the folder that ``peergrid broker config`` wrote.
+    """
+
+    host: Text | None = None
+    port: Port = 8883
+    tls: Text | None = None
+
+    @model_validator(mode="after")
+    def _secret(self) -> Self:
+        if self.host is not None and self.tls is None and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise ValueError("tls is needed for a broker on another machine: elsewhere anybody could listen")
+        return self
+
+
+class ChainSection(Part):
+    """A node and the contracts on it; ``settler_key`` is a file that only its owner can read.
+
+    With ``confirmations`` 0 a batch is final when the node says that its block is.
+    """
+
+    rpc: Text
+    deployment: Text
+    settler_key: Text
+    confirmations: Annotated[int, Field(ge=0)] = 0
+
+
+class ConsoleSection(Part):
+    port: Port = 8440
+
+
+class SimulationSection(Part):
+    """Households of the feeder's own, with keys that follow from ``seed``: for play money only."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    households: HouseholdSettings = HouseholdSettings()
+
+
+class MarketSection(Part):
+    """One market on one feeder; see :class:`market.service.settings.MarketSettings` for its times."""
+
+    name: FeederId
+    feeder: Text
+    minutes: Literal[5, 15, 30, 60] = 15
+    gate_closure_s: Annotated[int, Field(gt=0)] = 300
+    clearing_s: Annotated[int, Field(gt=0)] = 120
+    metering_s: Annotated[int, Field(ge=30)] = 180
+    clock_skew_s: Annotated[int, Field(ge=0)] = 60
+    dispute_window_s: Annotated[int, Field(ge=0)] = 14 * 86_400
+    settle_every: SettleEvery = "hour"
+    database: Text | None = None
+    tariff: Tariff
+    limits: Limits = Limits()
+    simulation: SimulationSection | None = None
+    key: Text | None = None
+    members: Text | None = None
+    chain: ChainSection | None = None
+    treasuries: dict[Role, Address] | None = None
+
+    @model_validator(mode="after")
+    def _real_or_simulated(self) -> Self:
+        real = (self.key, self.members, self.chain, self.treasuries)
+        if self.simulation is not None and any(part is not None for part in real):
+            raise ValueError("simulation makes its own key, members, chain and treasuries: leave those out")
+        if self.simulation is None and any(part is None for part in real):
+            raise ValueError("key, members, chain and treasuries are needed where there is no simulation")
+        return self
+
+
+class ServiceConfig(Part):
+    """``folder`` holds everything that a restart needs; paths start where the file is."""
+
+    folder: Text = "market"
+    lease_s: Annotated[float, Field(ge=3, le=600)] = 15.0
+    broker: BrokerSection = BrokerSection()
+    console: ConsoleSection | None = None
+    markets: Annotated[tuple[MarketSection, ...], Field(min_length=1, strict=False)]
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [market.name for market in self.markets]
+        if len(set(names)) != len(names):
+            raise ValueError("two markets have one name")
+        return self
+
+
+def read_service(path: Path) -> ServiceConfig:
+    """Raises :class:`InputError` with everything that is wrong."""
+    return parsed(str(path), ServiceConfig, read_toml(path))
+
+
+def read_members(path: Path, bus_of: dict[str, int]) -> list[Member]:
+    """The members in a CSV file. Raises :class:`InputError`."""
+    rows = csv.DictReader(io.StringIO(read_text(path)))
+    if rows.fieldnames is None or tuple(rows.fieldnames) != MEMBER_COLUMNS:
+        found = ",".join(rows.fieldnames or ())
+        raise InputError.single(str(path), "header", found, f"is not {','.join(MEMBER_COLUMNS)}")
+    members = []
+    for line, row in enumerate(rows, start=2):
+        point = row["connection_point"]
+        if point not in bus_of:
+            raise InputError.single(f"{path}:{line}", "connection_point", point, "is not on this feeder")
+        document = {
+            **row,
+            "fuse_w": _whole(path, line, "fuse_w", row["fuse_w"]),
+            "tan_phi_ppm": _whole(path, line, "tan_phi_ppm", row["tan_phi_ppm"]),
+            "bus": bus_of[point],
+            "deposit_ueur": 0,
+        }
+        members.append(parsed(f"{path}:{line}", Member, document))
+    if not members:
+        raise InputError.single(str(path), "", "…", "has no member")
+    return members
+
+
+def _whole(path: Path, line: int, field: str, text: str | None) -> int:
+    try:
+        return int(text or "")
+    except ValueError:
+        raise InputError.single(f"{path}:{line}", field, text, "is no whole number") from None
+
+
+def treasuries_of(addresses: dict[Role, str]) -> dict[Role, Treasury]:
+    return {role: Treasury(address=address, deposit_ueur=0) for role, address in addresses.items()}

@@ -1,0 +1,104 @@
+"""``peergrid status``: every interval that is not final, and what else waits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from grid.errors import InputError
+
+if TYPE_CHECKING:
+    from market.service.store import Store
+
+
+@click.command("status")
+@click.argument("place", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(place: Path, as_json: bool) -> None:
+    """Show the intervals that are not final of the markets of PLACE: a configuration or a database."""
+    markets = [status(store) for store in opened_stores(place)]
+    if as_json:
+        click.echo(json.dumps({"markets": markets}))
+        return
+    for market in markets:
+        show(market)
+
+
+def opened_stores(place: Path) -> list[Store]:
+    """The databases of a configuration, or the one that is named. They stay open until the process ends."""
+    from market.cli.service import database_of
+    from market.cli.service_config import read_service
+    from market.service.store import Store
+
+    databases: list[Path | str] = [place]
+    if place.suffix == ".toml":
+        config = read_service(place)
+        databases = [database_of(config, market, place.resolve().parent) for market in config.markets]
+    for database in databases:
+        if isinstance(database, Path) and not database.is_file():
+            raise InputError.single(
+                str(place), "database", str(database), "is not there: run the market first"
+            )
+    return [Store(database, {}) for database in databases]
+
+
+def status(store: Store) -> dict[str, Any]:
+    """As JSON values; times are Unix seconds."""
+    from market.service.store import disputes, input_journal, instructions, intervals, leases, money, terms
+
+    with store.reading() as connection:
+        lease = leases.current(connection)
+        suspension = terms.standing_suspension(connection)
+        return {
+            "feeder": money.market_of(connection),
+            "database": store.name,
+            "held_by": lease.holder if lease else "",
+            "last_at": input_journal.last_at(connection),
+            "suspended_since": suspension[0] if suspension else None,
+            "suspended_because": suspension[1] if suspension else None,
+            "intervals": [
+                {
+                    "interval_start": one.interval_start,
+                    "state": one.state,
+                    "closes_at": one.closes_at,
+                    "incomplete": one.incomplete,
+                    "revision": one.revision,
+                }
+                for one in intervals.not_final(connection)
+            ],
+            "batches_pending": [batch.sequence for batch in money.pending_batches(connection)],
+            "disputes_open": [
+                {"id": d.id, "interval_start": d.interval_start, "meter": d.meter, "reason": d.reason}
+                for d in disputes.everything(connection)
+                if d.closed_at is None
+            ],
+            "instructions_waiting": [one.id for one in instructions.waiting(connection)],
+        }
+
+
+def show(market: dict[str, Any]) -> None:
+    click.echo(f"{market['feeder']}  {market['database']}")
+    click.echo(f"  held by {market['held_by'] or 'nobody'}, last entry at {_time(market['last_at'])}")
+    if market["suspended_since"] is not None:
+        click.echo(f"  suspended since {_time(market['suspended_since'])}: {market['suspended_because']}")
+    for one in market["intervals"]:
+        missing = f", {one['incomplete']} meters to be read" if one["incomplete"] else ""
+        adjusted = f", revision {one['revision']}" if one["revision"] else ""
+        click.echo(f"  {_time(one['interval_start'])}  {one['state']:<9}{missing}{adjusted}")
+    if not market["intervals"]:
+        click.echo("  every interval is final")
+    for name in ("batches_pending", "instructions_waiting"):
+        if market[name]:
+            click.echo(f"  {name.replace('_', ' ')}: {', '.join(map(str, market[name]))}")
+    for dispute in market["disputes_open"]:
+        start = _time(dispute["interval_start"])
+        click.echo(f"  dispute {dispute['id']}: {dispute['meter']} at {start}: {dispute['reason']}")
+
+
+def _time(moment: int | None) -> str:
+    from datetime import UTC, datetime
+
+    return "never" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%MZ")

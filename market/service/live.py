@@ -1,0 +1,220 @@
+"""A market on the wall clock: each interval goes through its steps when its time has come.
+
+Gates open one interval ahead and close ``gate_closure_s`` before delivery; the clearing has ``clearing_s``
+after that, or the interval is suspended; ``metering_s`` after its end, or when all have been read, it is
+settled. What was due while no market ran is made up for: a gate that nobody could have used is suspended, and
+its energy is settled at the retail tariffs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from contracts.chain import ContractRevertError
+from grid.errors import ChainError, SolverError, StoreError
+from market.accounts.metering import BOUNDARY_TOLERANCE_S
+from market.service.clock import WallClock
+from market.service.engine import Engine
+from market.service.lease_holder import LeaseHolder
+from market.service.ports import never
+from market.service.solver import SolverProcess
+from market.service.steps import Draft, Solved
+from market.service.store import alarms, intervals
+from market.service.store.alarms import AlarmKind
+
+_LOOK_S = 1.0
+"""Real seconds between two looks at instructions and clock."""
+_CHAIN_LOOK_S = 2.0
+_CHAIN_RETRY_MAX_S = 60.0
+_MISSED_MAX = 20_000
+"""Intervals that are made up for; more were missed only where a clock is wrong."""
+
+_log = logging.getLogger("peergrid.market")
+
+
+class LiveMarket(Engine):
+    """``await market.run(stop)`` until ``stop`` is set; ``clock`` is a :class:`WallClock`."""
+
+    _clock: WallClock
+    _blocked = ""
+    """Why no gate opens; empty while they do."""
+    _watched = 0
+    """The boundary at which it is known who was read."""
+
+    def __init__(self, *, solver: SolverProcess, lease: LeaseHolder, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._solver = solver
+        self._lease = lease
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Raises what it cannot go on after: start it again on the same database."""
+        self._settling.restore(self._gateway.cover)
+        self._reopen()
+        self._gateway.listen()
+        chain = asyncio.create_task(self._settle_on_chain(), name="chain")
+        try:
+            while not stop.is_set():
+                await self._look()
+                await self._rest(chain)
+        finally:
+            chain.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await chain
+
+    def _reopen(self) -> None:
+        """The gate that a former process left open stands as it did."""
+        with self._store.reading() as connection:
+            stored = intervals.intervals_in(connection, "OPEN")
+        for start, interval in stored.items():
+            if self._clock.now() <= interval.closes_at:
+                self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
+                self._gateway.intake.open_gate(start, interval.closes_at)
+                self._tell("gate reopened", start)
+
+    async def _rest(self, chain: asyncio.Task[None]) -> None:
+        """Until the next look; an event of the gateway shows at once what is wrong with it."""
+        wait_s = min(_LOOK_S, max(0.01, self._clock.wait_s(self._next_moment())))
+        await self._gateway.news(wait_s)
+        self._lease.check()
+        if chain.done():
+            chain.result()
+
+    def _next_moment(self) -> float:
+        """When a gate opens or closes next; everything else has time."""
+        now, seconds = self._clock.exactly(), self._settings.seconds
+        boundary = now // seconds * seconds + seconds
+        closes_at = boundary - self._settings.gate_closure_s + 1
+        return closes_at if closes_at > now else boundary
+
+    # What is due
+
+    async def _look(self) -> None:
+        stepped_s = self._clock.follow()
+        if stepped_s:
+            words = f"by {stepped_s:+.0f} s: the market's clock goes on as it was until a restart"
+            self._alarm("clock", "clock", words)
+        self._steps.instructing.carry_out_waiting(self._clock.now())
+        await self._open_gates()
+        with self._store.reading() as connection:
+            unsettled = intervals.unsettled(connection)
+        for start, state in unsettled.items():
+            await self._advance(start, state)
+        await self._gateway.publish_outbox()
+
+    async def _open_gates(self) -> None:
+        """The gate whose time it is, and those that went by since the last one."""
+        now, seconds = self._clock.now(), self._settings.seconds
+        with self._store.reading() as connection:
+            newest = intervals.newest_start(connection)
+        current = now // seconds * seconds + seconds
+        start = newest + seconds if newest is not None else current
+        if newest is None and now > self._gate_times(current)[1]:
+            return  # the very first gate is a whole one
+        if (current - start) // seconds > _MISSED_MAX:
+            raise StoreError(f"the last interval began at {newest} and it is {now}: a clock is wrong")
+        while start <= current:
+            if now > self._gate_times(start)[1]:
+                await self._make_up_for(start, "the market did not run when its gate was to be open")
+            elif self._blocked:
+                await self._make_up_for(start, self._blocked)
+            else:
+                self._open(start)
+                self._watch(start - seconds)
+                self._tell("gate opened", start)
+                await self._announce(start, "OPEN")
+            start += seconds
+
+    async def _make_up_for(self, start: int, problem: str) -> None:
+        """An interval without a gate: no orders, no trades, everybody at the retail tariffs."""
+        opens_at, closes_at = self._gate_times(start)
+        now = self._clock.now()
+        self._steps.open(start, opens_at, closes_at, self._steps.tariff(start))
+        self._steps.close(start, now)
+        self._suspend(start, problem)
+        if opens_at <= now < start:
+            self._watch(opens_at)
+            await self._announce(start, "SUSPENDED")
+
+    async def _advance(self, start: int, state: str) -> None:
+        now = self._clock.now()
+        closes_at = self._gate_times(start)[1]
+        end = start + self._settings.seconds
+        if state == "OPEN" and now > closes_at:
+            self._close(start, now)
+            state = "CLOSED"
+            self._tell("gate closed", start)
+            await self._announce(start, "CLOSED")
+        if state == "CLOSED":
+            if now > closes_at + self._settings.clearing_s:
+                self._suspend(start, "no clearing by its deadline: the market did not run")
+            else:
+                await self._clear(start)
+                self._tell("cleared", start, state=self._state(start))
+            await self._gateway.publish_outbox()
+        elif state in ("CLEARED", "SUSPENDED", "METERED"):
+            late = now >= end + self._settings.metering_s
+            if late or (now > end + BOUNDARY_TOLERANCE_S and self._is_read(end)):
+                await self._settle(start)
+                self._tell("settled", start)
+
+    def _suspend(self, start: int, problem: str) -> None:
+        draft = self._steps.draft(start)
+        self._steps.publish(draft, self._steps.suspended(draft, problem), None, self._clock.now())
+        self._tell("suspended", start, reason=problem)
+
+    # Readings
+
+    def _watch(self, boundary: int) -> None:
+        """Who is read at the boundary that is now, or was last."""
+        self._gateway.intake.readings.watch_boundary(boundary)
+        self._watched = boundary
+
+    def _is_read(self, boundary: int) -> bool:
+        return boundary == self._watched and not self._gateway.intake.readings.unread(boundary)
+
+    # Clearing
+
+    def _deadline(self, start: int) -> Callable[[], bool]:
+        return never
+
+    def _solved(self, draft: Draft) -> Solved:
+        closes_at = self._gate_times(draft.start)[1]
+        seconds = self._clock.wait_s(closes_at + self._settings.clearing_s)
+        try:
+            return self._solver.clear(draft.book, seconds)
+        except SolverError as error:
+            self._alarm("solver", f"interval:{draft.start}", str(error))
+            return self._steps.suspended(draft, str(error))
+
+    # Chain
+
+    async def _settle_on_chain(self) -> None:
+        """Batches go out and collateral comes in; a chain that is away is waited for, the market goes on."""
+        wait_s = _CHAIN_LOOK_S
+        while True:
+            try:
+                await self._send_batches(self._clock.now())
+                self._standing = await asyncio.to_thread(self._settler.standing)
+                self._blocked, wait_s = "", _CHAIN_LOOK_S
+            except ChainError as error:
+                if isinstance(error, ContractRevertError):
+                    # Nobody can pay this batch: no order is taken until somebody has.
+                    self._blocked = f"settlement waits: {error}"
+                self._alarm("chain", "chain", str(error))
+                wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
+            await asyncio.sleep(wait_s)
+
+    # Telling
+
+    def _alarm(self, kind: AlarmKind, subject: str, words: str) -> None:
+        with self._store.transaction() as tx:
+            alarms.raise_alarm(tx, self._clock.now(), kind, subject, words)
+        _log.warning("alarm", extra={"event": {"kind": kind, "subject": subject, "detail": words}})
+
+    def _tell(self, what: str, start: int, **more: Any) -> None:
+        place = {"feeder": self._settings.feeder, "interval_start": start, "at": self._clock.now()}
+        _log.info(what, extra={"event": {**place, **more}})
