@@ -34,6 +34,7 @@ _LOOK_S = 1.0
 _RETRY_MIN_S = 1.0
 _RETRY_MAX_S = 30.0
 _TOLD_EACH_MAX = 20
+_TOLD_FIRST_AFTER_S = 20.0
 _TOLD_AFTER_S = 45.0
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ async def run(setup: RunSetup, stop: asyncio.Event, now: Clock = time.time) -> N
     or a device that is away is waited for.
     """
     async with contextlib.AsyncExitStack() as stack:
-        setup.outbox.mkdir(parents=True, exist_ok=True)
+        setup.outbox.mkdir(mode=0o700, parents=True, exist_ok=True)  # it tells when somebody is at home
         outbox = Outbox(setup.outbox / DATABASE, setup.identity, exclusive=True)
         stack.callback(outbox.close)
         points = await opened(setup, stack, outbox, now)
@@ -182,7 +183,8 @@ async def _tell(setup: RunSetup, points: Sequence[Point], connected: Connected) 
     where = f"{setup.host}:{setup.port}"
     _log.info("%d meter%s of %s, broker %s", len(points), "s" * (len(points) > 1), setup.market.feeder, where)
     new = {point.agent.meter: point.agent.last for point in points[:_TOLD_EACH_MAX]}
-    interval_s, connections, told = setup.market.interval_s, -1, 0
+    interval_s, connections = setup.market.interval_s, -1
+    tell_at = points[0].agent.clock() + _TOLD_FIRST_AFTER_S
     while True:
         await asyncio.sleep(_LOOK_S)
         for point in points[:_TOLD_EACH_MAX]:
@@ -198,9 +200,9 @@ async def _tell(setup: RunSetup, points: Sequence[Point], connected: Connected) 
             trouble = f": {connected.problem()}" if connections < len(points) else ""
             _log.info("%d of %d connected to %s%s", connections, len(points), where, trouble)
         now = points[0].agent.clock()
-        start = now // interval_s * interval_s
-        if start > told and now - start >= min(_TOLD_AFTER_S, interval_s / 2):
-            told = start
+        if now >= tell_at:
+            start = now // interval_s * interval_s
+            tell_at = start + interval_s + _TOLD_AFTER_S
             _tell_interval(setup, [point.agent for point in points], start)
 
 
