@@ -39,7 +39,7 @@ def outdoor_c(time: int | Floats) -> Floats:
 
 
 def sun_height(time: int | Floats, latitude: float, longitude: float) -> Floats:
-    """The sine of the sun's elevation, 0 at night, within about 0.02; degrees north and east.
+    """The sine of the sun's elevation, 0 at night, within about 0.03; degrees north and east.
 
     Declination by Cooper (1969), "The absorption of radiation in solar stills", Solar Energy 12(3); the
     equation of time is left out.

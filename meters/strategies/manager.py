@@ -6,13 +6,13 @@ asks above what its energy is worth and bids below; a vehicle bids what the same
 hour that the plan still needs. Its own sun goes into its own devices, without the local fee, where that is
 worth more than the price that it expects.
 
-Prices are expected as they were heard at that hour before; until then, to fall from the import tariff to the
-export tariff as the sun rises.
+Prices are expected as they were heard at that hour before, and until then to fall from the import tariff to
+the export tariff as the sun rises; how far the last one was off fades with the hours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,8 @@ _HEARD_WEIGHT = 0.5
 _HIGH_SUN = 0.5
 """The sine of 30°: with the sun that high, solar power is expected to set the price."""
 
-_FIRST_ERROR, _ERROR_MIN = 30_000.0, 5_000.0
+_OFF_HALF_LIFE_HOURS = 2.0
+_FIRST_ERROR, _ERROR_MIN, _ERROR_WEIGHT = 30_000.0, 5_000.0, 0.1
 _CHARGER_PART = 0.8
 """Of the charger's power, as far as the plan trusts it: other cars may want the lines at the same time."""
 
@@ -44,11 +45,13 @@ class Values:
 
 
 def manager(situation: Situation) -> Offer:
-    """The plan's values as an offer; without an outlook (no past to look from) the truthful offer."""
+    """The plan's values as an offer; the truthful one where there is nothing to plan with, or no outlook."""
     memory = _listen(situation)
+    if not (situation.battery or situation.ev or situation.heat_pump):
+        return replace(truthful(situation), memory=memory | {"plan": None, "usual": None})
     values, memory = _values(situation, memory)
     if values is None:
-        return truthful(situation)
+        return replace(truthful(situation), memory=memory)
     tariff, hours = situation.tariff, situation.hours
     price = memory["expected"]
     error = max(memory["error"], _ERROR_MIN)
@@ -114,30 +117,34 @@ def _offer_ev(
 
 
 def _listen(situation: Situation) -> Memory:
-    """The memory with the last interval's price in it."""
-    memory: Memory = {"prices": {}, "error": _FIRST_ERROR} | situation.memory
+    """The memory with the last interval's price in it.
+
+    ``prices`` is by hour, ``off`` how far the last price was from what was usual at its hour, ``error`` the
+    mean distance from what was expected.
+    """
+    memory: Memory = {"prices": {}, "off": 0.0, "error": _FIRST_ERROR} | situation.memory
     heard = situation.last.bus_price(situation.tariff.local_fee) if situation.last else None
-    if heard is None:
+    usual = memory.get("usual")
+    if heard is None or usual is None:
         return memory
-    start = situation.interval_start - round(situation.hours * 3600)
-    hour = _hour(start)
-    error = float(memory["error"])
-    if (expected := memory.get("expected")) is not None:
-        error += 0.1 * (abs(heard - expected) - error)
+    hour = _hour(situation.interval_start - round(situation.hours * 3600))
     known = memory["prices"].get(hour, heard)
-    prices = memory["prices"] | {hour: known + _HEARD_WEIGHT * (heard - known)}
-    return memory | {"prices": prices, "error": error}
+    missed = abs(heard - memory["expected"])
+    return memory | {
+        "prices": memory["prices"] | {hour: known + _HEARD_WEIGHT * (heard - known)},
+        "off": heard - usual,
+        "error": memory["error"] + _ERROR_WEIGHT * (missed - memory["error"]),
+    }
 
 
-def _expected(situation: Situation, memory: Memory, sun_height: Floats) -> Floats:
-    """The price at the bus in each hour from the interval's start on."""
+def _usual(situation: Situation, memory: Memory, sun_height: Floats) -> Floats:
+    """The price at the bus in each hour from the interval's start on, as it was, or as the sun tells."""
     tariff = situation.tariff
     high, low = tariff.import_price - tariff.local_fee, tariff.export_price
     guess = high - (high - low) * np.minimum(sun_height / _HIGH_SUN, 1.0)
-    prices, start = memory["prices"], situation.interval_start
-    return np.array(
-        [prices.get(_hour(start + step * _STEP_S), price) for step, price in enumerate(guess)], dtype=float
-    )
+    hours = [_hour(situation.interval_start + step * _STEP_S) for step in range(len(guess))]
+    known: Floats = np.array([memory["prices"].get(hour, guess[i]) for i, hour in enumerate(hours)], float)
+    return known
 
 
 def _hour(time: int) -> str:
@@ -156,17 +163,19 @@ def _values(situation: Situation, memory: Memory) -> tuple[Values | None, Memory
         outlook = situation.outlook(STEPS, _STEP_S)
         if outlook is None:
             return None, memory
-        expected = _expected(situation, memory, outlook.sun_height)
-        plan = plan_home(home_of(situation, outlook, expected))
+        usual = _usual(situation, memory, outlook.sun_height)
+        off = memory["off"] * 0.5 ** (np.arange(STEPS) / _OFF_HALF_LIFE_HOURS)
+        plan = plan_home(home_of(situation, outlook, usual + off))
         cop = float(outlook.cop[0])
         made = {
             "until": _next_plan(situation),
             "here": here,
-            "guess": float(expected[0]),
+            "usual": float(usual[0]),
             "values": [plan.battery_value, plan.ev_value, plan.heat_value * cop],
         }
-    expected_now = memory["prices"].get(_hour(situation.interval_start), made["guess"])
-    return Values(*made["values"]), memory | {"plan": made, "expected": expected_now}
+    usual_now = memory["prices"].get(_hour(situation.interval_start), made["usual"])
+    expected = usual_now + memory["off"]
+    return Values(*made["values"]), memory | {"plan": made, "usual": usual_now, "expected": expected}
 
 
 def _next_plan(situation: Situation) -> int:

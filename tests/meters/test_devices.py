@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meters.household.devices import Battery, Ev, Pv
+from meters.household.devices import Battery, Ev, HeatPump, Pv
 
 energies = st.floats(0, 20_000)
 batteries = st.builds(
@@ -71,3 +71,58 @@ def test_a_charger_takes_what_is_needed_within_its_power(remaining_wh: float, po
     room_wh = Ev(power_w, 300_000).charge_room_wh(remaining_wh, 0.25)
     assert 0 <= room_wh <= power_w * 0.25
     assert room_wh <= max(remaining_wh, 0)
+
+
+heat_pumps = st.builds(
+    HeatPump,
+    power_w=st.floats(500, 20_000),
+    capacity_wh=st.floats(1_000, 100_000),
+    loss_w_per_k=st.floats(0, 20),
+    ground=st.booleans(),
+)
+
+
+@settings(deadline=None)
+@given(heat_pumps, st.floats(0, 1), st.lists(st.tuples(energies, st.floats(0, 5_000)), max_size=30))
+def test_a_heat_stores_balance_closes_and_it_stays_in_its_band(
+    pump: HeatPump, fraction: float, intervals: list[tuple[float, float]]
+) -> None:
+    stored_wh = first_wh = fraction * pump.capacity_wh
+    made_wh = taken_wh = lost_wh = lacked_wh = surplus_wh = 0.0
+    for electric_wh, demand_wh in intervals:
+        loss_wh, most_wh = pump.loss_wh(stored_wh, 0.25), pump.power_w * 0.25
+        before_wh = stored_wh
+        stored_wh, used_wh, lacking_wh = pump.run(stored_wh, electric_wh, demand_wh, 3.0, 0.25)
+        assert 0 <= stored_wh <= pump.capacity_wh
+        assert 0 <= used_wh <= most_wh
+        if lacking_wh > 1e-6:
+            assert used_wh == most_wh, "comfort is given up only where the power does not suffice"
+        if before_wh + 3.0 * most_wh >= demand_wh + loss_wh:
+            assert lacking_wh <= 1e-6
+        made_wh += 3.0 * used_wh
+        taken_wh += demand_wh
+        lost_wh += loss_wh
+        lacked_wh += lacking_wh
+    balance_wh = first_wh + made_wh + lacked_wh - taken_wh - lost_wh - surplus_wh
+    assert stored_wh == pytest.approx(balance_wh, abs=1e-5)
+
+
+@settings(deadline=None)
+@given(heat_pumps, st.floats(0, 1), energies, st.floats(0, 5_000))
+def test_a_heat_pump_follows_an_award_between_its_least_and_its_most(
+    pump: HeatPump, fraction: float, electric_wh: float, demand_wh: float
+) -> None:
+    stored_wh = fraction * pump.capacity_wh
+    least_wh = pump.least_wh(stored_wh, demand_wh, 3.0, 0.25)
+    most_wh = pump.most_wh(stored_wh, demand_wh, 3.0, 0.25)
+    assert least_wh <= most_wh
+    awarded_wh = min(max(electric_wh, least_wh), most_wh)
+    assert pump.run(stored_wh, awarded_wh, demand_wh, 3.0, 0.25)[1] == awarded_wh
+
+
+def test_heat_costs_most_electricity_on_a_winters_night_and_the_ground_is_steadier() -> None:
+    air, ground = HeatPump(5_000, 10_000, 1.0), HeatPump(5_000, 10_000, 1.0, ground=True)
+    winter, summer = 1_453_276_800 + 4 * 3600, 1_468_404_000  # 20 January 4:00, 13 July 10:00
+    assert 1.5 < air.cop(winter) < air.cop(summer) < 5
+    assert ground.cop(winter) == ground.cop(summer)
+    assert ground.cop(winter) > air.cop(winter)
