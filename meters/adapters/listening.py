@@ -8,6 +8,7 @@ to the pure parts: an adapter reads payloads, :mod:`meters.adapters.fold` makes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -29,8 +30,13 @@ from meters.modbus.rates import reverts_s
 from meters.mqtt import Inbox, Incoming, Login, Message, Session
 from meters.source import TOLERANCE_S, RegisterReading, Setpoint, SourceError, Surroundings
 
-ANSWER_S = 4.0
-"""How long a device may take to answer a question."""
+ANSWER_S = 5.0
+"""How long a device may take to tell its counters; it is asked again every ``ASK_AGAIN_S``."""
+ASK_AGAIN_S = 2.0
+PUSH_S = 12.0
+"""How long one that cannot be asked may let wait: smart meters report every ten seconds."""
+RECORDS_S = 10.0
+RELAY_S = 3.0
 _BATCH_S = 1.0
 _PAGES_MAX = 200
 _COARSE_WH = 10
@@ -225,7 +231,8 @@ class MqttSource:
         """The registers; for a boundary long past from the device's own records, where it keeps some."""
         if self._task is not None and self._task.done():
             self._task.result()  # a defect, not to be hidden
-        await self._wait(lambda: self._state is not None and self._state.taken_at >= at, ask=True)
+        timeout_s = ANSWER_S if self._reader.question() else PUSH_S
+        await self._wait(lambda: self._state is not None and self._state.taken_at >= at, timeout_s, ask=True)
         state = self._believed()
         if self._now() - at > TOLERANCE_S and state.taken_at > at + TOLERANCE_S:
             past = await self._from_its_records(state, at)
@@ -265,21 +272,27 @@ class MqttSource:
             memory=json.dumps(memory, separators=(",", ":")),
         )
 
-    async def _wait(self, done: Callable[[], bool], *, ask: bool) -> None:
-        """Until ``done``, or for as long as a device may take to answer."""
+    async def _wait(self, done: Callable[[], bool], timeout_s: float, *, ask: bool = False) -> None:
+        """Until ``done``, or no longer than that."""
         if done():
             return
-        try:
-            async with asyncio.timeout(ANSWER_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
                 if ask:
                     await self._sessions[0].connected.wait()
-                    for message in self._reader.question():
-                        self._send(message)
                 while not done():
                     self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            return
+                    if ask:
+                        self._ask()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(ASK_AGAIN_S):
+                            while not done():
+                                await self._news.wait()
+                                self._news.clear()
+
+    def _ask(self) -> None:
+        for message in self._reader.question():
+            self._send(message)
 
     def _send(self, message: Message) -> None:
         """Without a connection nothing is sent, and the missing answer tells."""
@@ -305,7 +318,7 @@ class MqttSource:
         for component in device.components:
             self._send(device.history_request(component, start, end))
         try:
-            await self._wait(lambda: not records.open, ask=False)
+            await self._wait(lambda: not records.open, RECORDS_S)
         finally:
             self._records = None
         self._stored = {} if records.open else records.found
@@ -345,7 +358,7 @@ class MqttSource:
             self._relay_on = None
             for message in relays.switch(relay, device, on, hold_s):
                 self._send(message)
-            await self._wait(lambda: self._relay_on is on, ask=False)
+            await self._wait(lambda: self._relay_on is on, RELAY_S)
             if self._relay_on is on:
                 return
         told = "said nothing" if self._relay_on is None else "stayed as it was"

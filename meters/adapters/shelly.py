@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,8 @@ from meters.mqtt import Message
 
 MINUTE_S = 60
 _RECORDS_MAX = 10_000
+_ROLLS_S = 2
+"""The counters of a minute come about a second after its end (the log of ioBroker.shelly issue 787)."""
 _PHASES = "abc"
 
 Component = Annotated[str, Field(pattern=r"^(em|em1|switch|pm1):\d{1,3}$")]
@@ -75,7 +78,10 @@ class Shelly(Plain):
         if found.get("method") in ("NotifyStatus", "NotifyFullStatus"):
             return self._status(found.get("params"))
         if "result" in found:
-            return self._status(found["result"])
+            heard = self._status(found["result"])
+            # At the beginning of a minute an answer may still hold the counters of the one before.
+            early = heard.clock is not None and heard.clock.unix_s % MINUTE_S < _ROLLS_S
+            return replace(heard, counters={}) if early and self.period_s else heard
         if "error" in found:
             raise PayloadError(f"the device refused a question: {shown(found['error'])}")
         return Heard()  # NotifyEvent and the like

@@ -100,7 +100,7 @@ async def test_a_shelly_obeys_and_would_go_back_by_itself(broker: Broker) -> Non
 
 
 async def test_a_relay_that_does_not_obey_is_told(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "ANSWER_S", 0.2)
+    monkeypatch.setattr(listening, "RELAY_S", 0.2)
     device = TasmotaRelay()
     device.stuck = True
     async with contextlib.AsyncExitStack() as stack:

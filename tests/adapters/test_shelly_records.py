@@ -103,7 +103,7 @@ async def test_an_hour_that_nobody_read_is_told_by_the_device(broker: Broker) ->
 async def test_a_forgotten_minute_leaves_the_split_to_the_agent(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "ANSWER_S", 0.5)
+    monkeypatch.setattr(listening, "RECORDS_S", 0.5)
     clock = Clock(NOW - 3600 + 0.3)
     device = Device(forgot=NOW - 600)
     async with contextlib.AsyncExitStack() as stack, answering(broker, [f"{NAME}/rpc"], device):
@@ -125,6 +125,14 @@ async def test_records_of_a_clock_that_is_wrong_are_not_used(broker: Broker) -> 
         reading = await source.read(NOW - 900)
     assert reading.taken_at == NOW
     assert not [question for question in device.questions if question["method"] != "Shelly.GetStatus"]
+
+
+@pytest.mark.parametrize(("second", "known"), [(0, False), (1, False), (2, True), (59, True)])
+def test_an_answer_may_come_before_its_minute_is_counted(second: int, known: bool) -> None:
+    status = {"emdata:0": {"total_act": 1.0, "total_act_ret": 0.0}, "sys": {"unixtime": NOW + second}}
+    device = Shelly(adapter="shelly", device=NAME)
+    heard = device.hear(f"{device.source}/rpc", json.dumps({"id": 0, "result": status}).encode())
+    assert bool(heard.counters) is known
 
 
 @given(

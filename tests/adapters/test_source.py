@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -27,7 +28,8 @@ MONDAY = 1_800_000_000.0
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "ANSWER_S", 0.3)
+    for name in ("ANSWER_S", "PUSH_S"):
+        monkeypatch.setattr(listening, name, 0.3)
 
 
 def total(kwh: str, topic: str = "tele/pow1/SENSOR", power: str = "0") -> Recorded:
@@ -80,6 +82,25 @@ async def test_a_device_is_asked_at_the_boundary(broker: Broker) -> None:
         reading = await source.read(at)
     assert (reading.import_wh, reading.power_w) == (6404, -100)
     assert 0 <= reading.taken_at - at <= 2
+
+
+async def test_a_device_that_cannot_be_asked_is_waited_for(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A telegram of eight seconds ago is not the boundary's when the next one is due."""
+    monkeypatch.setattr(listening, "PUSH_S", 5.0)
+    clock = Clock(MONDAY - 8)
+    recorded = case("dsmr-v5")
+    async with contextlib.AsyncExitStack() as stack:
+        source = await opened(broker, stack, clock, recorded.settings)
+        await say(broker, recorded.messages)
+        await until(lambda: source._state is not None)
+        clock.time_s = MONDAY + 2
+        reading = asyncio.create_task(source.read(int(MONDAY)))
+        await asyncio.sleep(0.05)
+        assert not reading.done()
+        await say(broker, recorded.messages)
+        assert (await reading).taken_at == MONDAY + 2
 
 
 async def test_a_silent_device_and_a_missing_broker_are_told(broker: Broker) -> None:

@@ -174,7 +174,7 @@ class Devices:
             data = status["emdata:0"]
             data["total_act"] = round(data["total_act"] + SHELLY_WH[0] * self.intervals, 2)
             data["total_act_ret"] = round(data["total_act_ret"] + SHELLY_WH[1] * self.intervals, 2)
-            status["ts"] = self.clock.time_s
+            status["ts"] = self.clock.time_s + 3  # by then the minute is counted
             answer = {"id": asked["id"], "src": "shelly", "dst": asked["src"], "result": status}
             yield Message(f"{asked['src']}/rpc", json.dumps(answer).encode())
 
