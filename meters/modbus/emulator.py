@@ -276,10 +276,15 @@ async def serving(
     if place.device:
         port = serial or Serial()
         server = ModbusSerialServer(
-            devices, port=place.device, baudrate=port.baud, parity=port.parity, stopbits=port.stop_bits
+            devices,
+            port=place.device,
+            baudrate=port.baud,
+            parity=port.parity,
+            stopbits=port.stop_bits,
+            ignore_missing_devices=True,
         )
     else:
-        server = ModbusTcpServer(devices, address=(place.host, place.port))
+        server = ModbusTcpServer(devices, address=(place.host, place.port), ignore_missing_devices=True)
     task = asyncio.create_task(server.serve_forever(background=True))
     try:
         await task

@@ -82,11 +82,11 @@ def diagnose(
                 "the register holds kW, set its unit to kW"
             )
     if earlier is not None:
-        lines += _direction(found, earlier)
+        lines += direction(found, earlier)
     return lines
 
 
-def _direction(found: Numbers, earlier: Numbers) -> list[str]:
+def direction(found: Numbers, earlier: Numbers) -> list[str]:
     """Whether the register grows that the sign of the power speaks against."""
     powers = [value for value in (_value(found, "power_w"), _value(earlier, "power_w")) if value is not None]
     rises = {}
