@@ -87,6 +87,10 @@ class Generic(Plain):
     ask_topic: Topic | None = None
     ask_payload: str = ""
 
+    @property
+    def counts(self) -> bool:
+        return self.import_ is not None or self.export is not None
+
     def topics(self) -> tuple[str, ...]:
         values = (self.import_, self.export, self.power)
         return tuple(dict.fromkeys(value.topic for value in values if value is not None))

@@ -77,6 +77,10 @@ class HomeAssistant(Adapter):
     export: Topic | None = None
     power: Topic | None = None
 
+    @property
+    def counts(self) -> bool:
+        return self.import_ is not None or self.export is not None
+
     def reader(self) -> Reader:
         return Discovered(self)
 

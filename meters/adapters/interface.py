@@ -104,6 +104,11 @@ class Adapter(BaseModel):
         """Counters stand still between multiples of it (Unix s); 0 where they always move."""
         return 0
 
+    @property
+    def counts(self) -> bool:
+        """Whether it counts energy; one that does not tells power only."""
+        return True
+
     @abstractmethod
     def topics(self) -> tuple[str, ...]:
         """Topic filters to begin with."""

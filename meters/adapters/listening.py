@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -41,6 +43,9 @@ _BATCH_S = 1.0
 _PAGES_MAX = 200
 _COARSE_WH = 10
 _ATTEMPTS = 2
+_TELL_PAUSE_S = 10.0
+_TELL_AGAIN_S = 3600.0
+_TOLD_MAX = 50
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ class _Records:
 
 class MqttSource:
     """One device: a :class:`meters.source.Source`. ``fuse_w`` is the most that can flow, ``stale_s`` how old
-    what was last heard may be; with ``estimate`` power is integrated where no energy is counted.
+    what was last heard may be; with ``estimate`` power is integrated, for a device that counts no energy.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class MqttSource:
         self._jumped = False
         self._doubt = ""
         self._problem = ""
+        self._told: dict[str, float] = {}
         self._clock_told = False
         self._relay_on: bool | None = None
         self._records: _Records | None = None
@@ -165,7 +171,7 @@ class MqttSource:
             if not self._is_about_the_relay(incoming) and not self._is_a_record(incoming.payload):
                 self._take(incoming)
         except PayloadError as error:
-            self._tell_once(f"{incoming.topic}: {error}")
+            self._tell(f"{incoming.topic}: {error}")
 
     def _is_about_the_relay(self, incoming: Incoming) -> bool:
         """Notes the relay's state; True where the message can say nothing else."""
@@ -185,9 +191,10 @@ class MqttSource:
         period_s = self._device.period_s
         self._known = fold.learn(self._known, heard, self._now(), period_s)
         self._tell_of_its_clock()
-        sample = fold.counted(self._known, self._reader, self._invert)
-        if sample is None and self._estimate:
+        if self._estimate:
             sample = fold.estimated(self._known, self._invert)
+        else:
+            sample = fold.counted(self._known, self._reader, self._invert)
         if sample is None:
             self._problem = "it has not told all its counters yet"
         elif period_s == 0 or self._state is None or sample.taken_at > self._state.taken_at:
@@ -201,7 +208,7 @@ class MqttSource:
         self._state = outcome.state
         if outcome.event is Event.SUSPECT:
             self._doubt = f"{outcome.reason}: {outcome.event.value}"
-            self._tell_once(self._doubt)
+            self._tell(self._doubt)
             return
         counters = {name: value.value for name, value in self._known.counters.items()}
         self._raw_wh = self._reader.registers(counters) or self._raw_wh
@@ -219,11 +226,14 @@ class MqttSource:
             self._clock_told = True
             _log.warning("%s: its clock is %+.0f s from ours; ours counts", self.name, drift_s)
 
-    def _tell_once(self, problem: str) -> None:
-        """One line for a problem as long as it stays the same."""
-        if problem != self._problem:
-            self._problem = problem
-            _log.warning("%s: %s", self.name, problem)
+    def _tell(self, problem: str) -> None:
+        """One line for a problem, once an hour and not in a flood; it stays known until the next sample."""
+        self._problem, now_s = problem, time.monotonic()
+        recent = any(now_s - told_s < _TELL_PAUSE_S for told_s in self._told.values())
+        again = now_s - self._told.get(problem, -math.inf) < _TELL_AGAIN_S
+        _log.log(logging.DEBUG if recent or again else logging.WARNING, "%s: %s", self.name, problem)
+        if not recent and not again:
+            self._told = {**dict(list(self._told.items())[-_TOLD_MAX:]), problem: now_s}
 
     # What it reads
 
@@ -240,7 +250,7 @@ class MqttSource:
                 return self._reading(past, Quality.MEASURED)
         if self._last is not None and state.taken_at <= self._last.taken_at:
             raise SourceError(f"{self.name}: nothing new since the last reading")
-        guessed = self._jumped or not self._known.counters
+        guessed = self._jumped or self._estimate
         return self._reading(state, Quality.ESTIMATED if guessed else Quality.MEASURED)
 
     def _believed(self) -> State:

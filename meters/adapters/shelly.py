@@ -89,16 +89,13 @@ class Shelly(Plain):
     def registers(self, counters: Mapping[Counter, Decimal]) -> tuple[Decimal, Decimal] | None:
         drawn, returned = Decimal(0), Decimal(0)
         for component in self.components:
-            gives, takes = counters.get(("import", component)), counters.get(("export", component))
-            if _has_data_component(component):
-                if gives is None or takes is None:
-                    return None
-            elif gives is None:
+            both = _has_data_component(component)
+            gives = counters.get(("import", component))
+            takes = counters.get(("export", component), None if both else Decimal(0))
+            if gives is None or takes is None:
                 return None
-            else:
-                takes = takes or Decimal(0)
-                gives = max(Decimal(0), gives - takes)
-            drawn, returned = drawn + gives, returned + takes
+            drawn += gives if both else max(Decimal(0), gives - takes)
+            returned += takes
         return drawn, returned
 
     def _status(self, status: object) -> Heard:

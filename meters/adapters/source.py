@@ -37,7 +37,7 @@ class MqttSourceSettings(SourceSettings):
     stale_s: Annotated[int, Field(ge=60, le=86_400)] = 900
     """How old what was last heard may be."""
     estimate: bool = False
-    """Integrate its power where it counts no energy; every such reading is marked as estimated."""
+    """It counts no energy: integrate its power, and mark every reading as estimated."""
     relay: Relay | None = None
     """Its relay, where a generator is behind it and the market may switch it."""
 
@@ -51,6 +51,10 @@ class MqttSourceSettings(SourceSettings):
             raise ValueError(f"relay: a device of kind {self.device.adapter} has none that could be switched")
         if (self.password_file is None) != (self.user is None):
             raise ValueError("user and password_file belong together")
+        if self.estimate and self.device.counts:
+            raise ValueError("estimate: its energy is counted, not estimated")
+        if not self.estimate and not self.device.counts:
+            raise ValueError("device: it counts no energy; estimate = true integrates its power")
         return self
 
     async def open(self, around: Surroundings) -> MqttSource:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +17,7 @@ from grid.errors import InputError
 from market.messages.models import Quality
 from meters.adapters import listening
 from meters.adapters.source import MqttSourceSettings
-from meters.broker import Broker
+from meters.broker import Broker, free_port, mosquitto_path
 from meters.mqtt import Message
 from meters.source import SourceError, Surroundings
 from tests.adapters.cases import Recorded, case
@@ -228,19 +230,38 @@ async def test_power_alone_is_an_estimate_and_only_when_asked_for(broker: Broker
     device = dict(case("generic-no-counter").settings)
     watts = [Recorded("shellies/shellyem-123456789012/emeter/0/power", b"600", retained=False)]
     async with contextlib.AsyncExitStack() as stack:
-        refusing = await opened(broker, stack, clock, device)
-        estimating = await opened(broker, stack, clock, device, estimate=True)
+        with pytest.raises(ValueError, match="counts no energy; estimate = true"):
+            await opened(broker, stack, clock, device)
+        with pytest.raises(ValueError, match="its energy is counted, not estimated"):
+            await opened(broker, stack, clock, TASMOTA, estimate=True)
+        source = await opened(broker, stack, clock, device, estimate=True)
         for seconds in (0, 60, 60, 3600):  # an hour of silence counts nothing
             clock.time_s += seconds
-            estimating._news.clear()
-            refusing._news.clear()
+            source._news.clear()
             await say(broker, watts)
-            await until(lambda: estimating._news.is_set() and refusing._news.is_set())
-        with pytest.raises(SourceError, match="has not told all its counters"):
-            await refusing.read(LONG_AGO)
-        reading = await estimating.read(LONG_AGO)
+            await until(source._news.is_set)
+        reading = await source.read(LONG_AGO)
     assert (reading.import_wh, reading.export_wh, reading.power_w) == (20, 0, -600)
     assert reading.quality == Quality.ESTIMATED
+
+
+async def test_an_estimate_goes_on_after_a_restart(broker: Broker) -> None:
+    clock = Clock(MONDAY)
+    device = dict(case("generic-no-counter").settings)
+    watts = [Recorded("shellies/shellyem-123456789012/emeter/0/power", b"6000", retained=False)]
+    readings = []
+    for _ in range(2):
+        async with contextlib.AsyncExitStack() as stack:
+            source = await opened(broker, stack, clock, device, estimate=True)
+            if readings:
+                source.restore(readings[0].memory)
+            for _ in range(3):
+                clock.time_s += 60
+                source._news.clear()
+                await say(broker, watts)
+                await until(source._news.is_set)
+            readings.append(await source.read(LONG_AGO))
+    assert [(reading.epoch, reading.import_wh) for reading in readings] == [(0, 200), (0, 400)]
 
 
 async def test_a_wrong_clock_is_told_and_ours_counts(
@@ -284,3 +305,32 @@ async def test_a_password_that_others_may_read_is_refused(tmp_path: Path) -> Non
                 Surroundings(time.time, 900, tmp_path, stack)
             )
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.needs("mosquitto")
+async def test_a_broker_that_asks_for_a_password(tmp_path: Path) -> None:
+    port = free_port()
+    passwords, conf = tmp_path / "passwords", tmp_path / "mosquitto.conf"
+    passwords.write_text("me:secret\n")
+    passwords.chmod(0o600)
+    subprocess.run(["mosquitto_passwd", "-U", passwords], check=True)
+    user = "user root\n" if os.geteuid() == 0 else ""
+    conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\n{user}")
+    (tmp_path / "secret").write_text("secret\n")
+    (tmp_path / "secret").chmod(0o600)
+    content = {"kind": "mqtt", "port": port, "device": TASMOTA}
+    program = mosquitto_path()
+    assert program is not None
+    broker = await asyncio.create_subprocess_exec(program, "-c", conf, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            around = Surroundings(time.time, 900, tmp_path, stack)
+            login = {"user": "me", "password_file": "secret"}
+            let_in = await MqttSourceSettings.model_validate(content | login).open(around)
+            stranger = await MqttSourceSettings.model_validate(content).open(around)
+            await until(let_in._sessions[0].connected.is_set)
+            with pytest.raises(SourceError, match=r"no broker: .*[Nn]ot authorized"):
+                await stranger.read(LONG_AGO)
+    finally:
+        broker.terminate()
+        await broker.wait()
