@@ -26,7 +26,7 @@ _CONF = """\
 # Written by: peergrid broker config
 listener {port} {address}
 cafile {folder}/authority/ca.crt
-# Written by: peergrid meter revoke. Read when the broker starts, and again on SIGHUP.
+# Written by: peergrid meter revoke. Read at the start, and again on SIGHUP.
 crlfile {folder}/authority/revoked.pem
 certfile {folder}/server.crt
 keyfile {folder}/server.key

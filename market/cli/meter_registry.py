@@ -88,8 +88,8 @@ def _is_bound(file: str, entry: RegistryEntry, registry: Registry, deployment: D
 def revoke(meters: tuple[str, ...], authority: Path) -> None:
     """Take back the certificates of METERs (their ids): the broker lets them in no more.
 
-    Restart the broker then: it reads the list when it starts. What the registry on the chain says of a
-    meter is its owner's to revoke.
+    Then have the broker read the list: SIGHUP is enough for new connections, a restart ends one that stands
+    too. What the registry on the chain says of a meter is its owner's to revoke.
     """
     from meters.certificates import Authority
 
@@ -97,4 +97,4 @@ def revoke(meters: tuple[str, ...], authority: Path) -> None:
     for meter in [address(meter, "METER") for meter in meters]:
         count = held.revoke(meter, now)
         say(f"{meter}: {count} certificates revoked" if count else f"{meter}: was revoked before")
-    say(f"restart the broker: it reads {held.revocations_path} when it starts")
+    say(f"have the broker read {held.revocations_path}: SIGHUP, or a restart to end connections that stand")
