@@ -28,11 +28,10 @@ MERIT_ROUNDS_MAX = 5
 ROUNDS_MAX = 60
 STEP_LIMIT_FROM_ROUND = 12
 MISMATCH_W_MAX = 1.0
-POLISHABLE_W = 60.0
-POLISHABLE_PU = 1e-3
-"""From this near the exact conditions of the optimum are tried."""
-CLOSE_W = 0.02
-"""The merit order, whose rounds cost little, goes on until it is this close."""
+POLISHABLE_SHARE = 0.01
+POLISHABLE_PU = 1e-2
+"""From this near the exact conditions of the optimum are tried: a mismatch of that share of the mean group's
+power (or of 1 W), and limits exceeded by no more."""
 EXCESS_PU_MAX = 1e-6
 """A row that a solution rests on is within this of its AC limit, from either side."""
 DUAL_MIN = 1e-9
@@ -154,12 +153,9 @@ def dispatch(
         feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
-        last = round_ == MERIT_ROUNDS_MAX
-        if abs(mismatch_w) < (POLISHABLE_W if last else CLOSE_W) and (
-            found := _polished(columns, state, (), net_import_kw, round_, network)
-        ):
+        if found := _polished(columns, state, (), net_import_kw, round_, network):
             return found
-        if last and abs(mismatch_w) < MISMATCH_W_MAX:
+        if round_ == MERIT_ROUNDS_MAX and abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
             return Dispatch(state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible)
         balances.append(_balance_at(columns, state))
@@ -203,20 +199,10 @@ def _successive_programs(
         priced = {key for key, dual in solution.dual_of_limit.items() if dual > DUAL_MIN}
         stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
         tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
-        if (
-            make is ClearingProgram  # others may know conditions that the polish does not
-            and abs(mismatch_w) < POLISHABLE_W
-            and (state.check.worst_excess < POLISHABLE_PU or not network)
-            and (
-                found := _polished(
-                    columns,
-                    state,
-                    priced,
-                    solution.net_import_kw,
-                    round_ + len(balances) - 1,
-                    network,
-                )
-            )
+        iterations = round_ + len(balances) - 1
+        # Other programs may know conditions that the polish does not.
+        if make is ClearingProgram and (
+            found := _polished(columns, state, priced, solution.net_import_kw, iterations, network)
         ):
             return found
         result = Dispatch(
@@ -225,7 +211,7 @@ def _successive_programs(
             check=state.check,
             binding=tuple(sorted(priced - stale | tight)),
             mismatch_w=mismatch_w,
-            iterations=round_ + len(balances) - 1,
+            iterations=iterations,
             stale_rows=len(stale) + (abs(mismatch_w) >= MISMATCH_W_MAX) + held,
             feasible=not violated,
         )
@@ -268,7 +254,13 @@ def _polished(
     iterations: int,
     network: bool,
 ) -> Dispatch | None:
-    """The exact optimum from a state close to it, or None."""
+    """The exact optimum from a state close to it; None where it is not, or none is found."""
+    near_w = max(
+        MISMATCH_W_MAX, POLISHABLE_SHARE * 1e3 * float(columns.group_kw.sum()) / max(1, len(columns.group_kw))
+    )
+    mismatch_w = state.point.slack_w - net_import_kw * 1e3
+    if abs(mismatch_w) >= near_w or (network and state.check.worst_excess >= POLISHABLE_PU):
+        return None
     exact = polish(columns, state.kw, state.point, state.check, binding, net_import_kw, network=network)
     if exact is None:
         return None

@@ -36,6 +36,8 @@ PRICE_TOLERANCE = 4e-4
 """EUR/MWh to which prices and limit prices agree in the end: well within the smallest step of a price."""
 EXCESS_TOLERANCE_PU = 1e-7
 BALANCE_TOLERANCE_KW = 2e-5
+SNAP_KW = 1e-9
+"""What is this near to a bound is at it."""
 NEAR_PU = 1e-3
 """Limits nearer than this are rows of the quadratic program."""
 PATIENCE = 6
@@ -127,6 +129,7 @@ def polish(
     if abs(net_import_kw) > 1e-3:
         trade[0 if net_import_kw > 0 else 1] = abs(point.slack_w) / 1e3
     limit, cap, sign = columns.group_price / 1e3, columns.group_kw, columns.group_sign
+    kw = np.where(kw < SNAP_KW, 0.0, np.where(kw > cap - SNAP_KW, cap, kw))
     candidates = (kw > 0) & (kw < cap)
     duals = _first_duals(columns, here, here.told_apart(binding), candidates, trade)
     patience, least = PATIENCE, np.inf

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from grid.feeder import Bools, Floats, Ints
 
 ROUNDS_PER_SIZE = 4
-RANK_TOLERANCE = 1e-8
+RANK_TOLERANCE = 1e-11
+DEPENDENCE_TOLERANCE = 1e-8
+"""A row no further than this from the active ones is not added to them."""
 MULTIPLIER_TOLERANCE = 1e-5
 """How negative a multiplier, in the unit of g, may be before its row or bound is let go."""
 CURVATURE_MIN = 1e-9
 """Of the largest curvature: a direction with less is flat."""
 STEP_MIN = 1e-12
+EXCESS_COST_FACTOR = 1e3
+"""What a unit beyond a row costs in terms of the largest gradient, once bounds are in the way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +51,53 @@ def solve(
     """The minimum, local where Q is not convex; None where the search does not end.
 
     ``active`` [r] are the rows guessed to bind, and ``hessian`` is asked for Q only where the rows and bounds
-    leave a direction open.  Active rows that depend on others, and exceeded rows that are not active, are
-    only kept from getting worse.
+    leave a direction open.  Rows that no x within the bounds can keep are exceeded as little as possible.
     """
+    hessian = cache(hessian)
+    found, reached = _search(hessian, gradient, bounds, rows, room, equations, active, elastic=False)
+    if reached:
+        return found
+    # The bounds are in the way of keeping the active rows at once: each missed row may be missed, at a price.
+    missed = np.flatnonzero((room < 0.0) | (np.arange(len(room)) < equations))
+    size, extra = len(gradient), len(missed)
+    side = np.where(room[missed] < 0.0, -1.0, 1.0)
+    own = np.zeros((len(rows), extra))
+    own[missed, np.arange(extra)] = side
+    penalty = EXCESS_COST_FACTOR * max(1.0, float(np.abs(gradient).max(initial=0.0)))
+
+    def padded() -> Floats:
+        whole = np.zeros((size + extra, size + extra))
+        whole[:size, :size] = hessian()
+        return whole
+
+    found, _ = _search(
+        cache(padded),
+        np.concatenate([gradient, np.full(extra, penalty)]),
+        (
+            np.concatenate([bounds[0], -np.abs(room[missed])]),
+            np.concatenate([bounds[1], np.full(extra, np.inf)]),
+        ),
+        np.hstack([rows, own]),
+        np.where((room < 0.0) | (np.arange(len(room)) < equations), 0.0, room),
+        equations,
+        active,
+        elastic=True,
+    )
+    return found and Step(found.values[:size], found.multipliers, found.active)
+
+
+def _search(
+    hessian: Callable[[], Floats],
+    gradient: Floats,
+    bounds: tuple[Floats, Floats],
+    rows: Floats,
+    room: Floats,
+    equations: int,
+    active: Bools,
+    *,
+    elastic: bool,
+) -> tuple[Step | None, bool]:
+    """The minimum, and whether the first step reached all active rows (without ``elastic`` it has to)."""
     low, high = bounds
     size = len(gradient)
     x = np.zeros(size)
@@ -56,9 +105,8 @@ def solve(
     active = _independent(rows, room, ~held, active, equations)
     room = np.where(active, room, np.maximum(room, 0.0))
     q: Floats | None = None
-    for _ in range(ROUNDS_PER_SIZE * (size + len(rows)) + 10):
-        free = np.flatnonzero(~held)
-        taken = np.flatnonzero(active)
+    for round_ in range(ROUNDS_PER_SIZE * (size + len(rows)) + 10):
+        free, taken = np.flatnonzero(~held), np.flatnonzero(active)
         if q is None and len(free) > len(taken):
             q = hessian()
         slope = gradient if q is None else gradient + q @ x
@@ -69,6 +117,8 @@ def solve(
             (room - rows @ x)[taken],
         )
         share, row, variable = _first_block(x, direction, free, low, high, rows, room, active)
+        if share < 1.0 and not round_ and not elastic:
+            return None, False
         x[free] += min(share, 1.0) * direction
         if share < 1.0:
             if row >= 0:
@@ -78,25 +128,21 @@ def solve(
                 held[variable] = True
             continue
         if not exact:
-            independent = _independent(rows, room - rows @ x, ~held, active, equations)
-            room = np.where(active & ~independent, np.maximum(room, rows @ x), room)
-            active = independent
             continue
         every = np.zeros(len(rows))
         every[taken] = multipliers
         slope = gradient if q is None else gradient + q @ x
         rent = slope + every @ rows
-        loss = np.where(held, np.where(x <= low, -rent, rent), 0.0)
-        loss[low >= high] = 0.0
+        loss = np.where(held & (low < high), np.where(x <= low, -rent, rent), 0.0)
         sign = np.where(active, -every, 0.0)
         sign[:equations] = 0.0
         if max(loss.max(initial=0.0), sign.max(initial=0.0)) <= MULTIPLIER_TOLERANCE:
-            return Step(x, every, active)
+            return Step(x, every, active), True
         if loss.max(initial=0.0) >= sign.max(initial=0.0):
             held[int(np.argmax(loss))] = False
         else:
             active[int(np.argmax(sign))] = False
-    return None
+    return None, True
 
 
 def _independent(rows: Floats, room: Floats, free: Bools, active: Bools, equations: int) -> Bools:
@@ -108,7 +154,7 @@ def _independent(rows: Floats, room: Floats, free: Bools, active: Bools, equatio
         way = rows[row, free]
         rest = way - (basis @ way) @ basis
         left = float(np.linalg.norm(rest))
-        if row < equations or left > 10 * RANK_TOLERANCE * float(np.linalg.norm(rows[row])):
+        if row < equations or left > 10 * DEPENDENCE_TOLERANCE * float(np.linalg.norm(rows[row])):
             kept[row] = True
             if left:
                 basis = np.vstack([basis, rest / left])
@@ -123,7 +169,7 @@ def _towards(q: Floats | None, slope: Floats, rows: Floats, missing: Floats) -> 
     left, values, right = np.linalg.svd(rows)
     rank = int(np.count_nonzero(values > RANK_TOLERANCE * values.max(initial=0.0)))
     direction = right[:rank].T @ ((left.T @ missing)[:rank] / values[:rank])
-    exact = rank == len(rows)
+    exact = True
     if rank < len(slope) and q is not None:
         open_ = right[rank:]
         along = open_ @ (slope + q @ direction)
@@ -134,7 +180,7 @@ def _towards(q: Floats | None, slope: Floats, rows: Floats, missing: Floats) -> 
         flat = np.abs(curvature) <= least
         pull[flat & (np.abs(pull) < MULTIPLIER_TOLERANCE / 100)] = 0.0
         move = -open_.T @ (ways @ (pull / np.maximum(np.abs(curvature), least)))
-        exact = exact and (convex or bool(np.abs(move).max() < STEP_MIN))
+        exact = convex or bool(np.abs(move).max() < STEP_MIN)
         direction = direction + move
     along = slope if q is None else slope + q @ direction
     multipliers = -left[:, :rank] @ ((right[:rank] @ along) / values[:rank])
@@ -163,7 +209,7 @@ def _first_block(
     if len(others):
         speed = rows[np.ix_(others, free)] @ direction
         closing = speed > np.maximum(
-            STEP_MIN, RANK_TOLERANCE * (np.abs(rows[np.ix_(others, free)]) @ np.abs(direction))
+            STEP_MIN, DEPENDENCE_TOLERANCE * (np.abs(rows[np.ix_(others, free)]) @ np.abs(direction))
         )
         left = np.maximum(room[others] - rows[others] @ x, 0.0)
         share = np.divide(left, speed, out=np.full(len(others), np.inf), where=closing)
