@@ -117,8 +117,9 @@ async def test_20_000_readings_through_kills_cuts_copies_and_disorder(tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(5))
 async def test_many_storms(tmp_path: Path, seed: int) -> None:
     readings = 100_000 // len(METERS)
-    await storm(tmp_path, seed=seed, readings=readings, pause_s=1.0)
+    await storm(tmp_path, seed=seed, readings=readings, pause_s=3.0)
     check(tmp_path, readings)
