@@ -20,6 +20,8 @@ from grid.feeder import Complexes, Feeder, Floats, Ints
 DENSE_NODES_MAX = 3000
 ITERATIONS_MAX = 200
 TOLERANCE_PU = 1e-12
+ADJOINT_TOLERANCE = 1e-10
+"""Relative: what gradients are good to."""
 CURVATURE_ITERATIONS = 2
 
 # The matrices are small and the products many: with more than one BLAS thread each is many times slower.
@@ -135,7 +137,7 @@ class PowerFlow:
             following = c - np.conj(through * w)
             change = np.abs(following - y).max(initial=0.0)
             y = following
-            if change <= 1e-12 * scale:
+            if change <= ADJOINT_TOLERANCE * scale:
                 break
         else:
             raise PowerFlowError(

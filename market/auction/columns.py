@@ -180,7 +180,10 @@ def arrange(
     wh: Ints,
 ) -> Columns:
     """The columns of orders given as arrays [o]; prices net of fees.  Points and groups come sorted."""
-    phis, phi = np.unique(tan_phi, return_inverse=True)
+    if len(tan_phi) and (tan_phi == tan_phi[0]).all():
+        phis, phi = tan_phi[:1], np.zeros(len(tan_phi), dtype=np.int64)
+    else:
+        phis, phi = np.unique(tan_phi, return_inverse=True)
     code = node * len(phis) + phi
     present = np.zeros(flow.feeder.node_count * max(len(phis), 1), dtype=bool)
     present[code] = True

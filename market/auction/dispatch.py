@@ -32,6 +32,8 @@ POLISHABLE_SHARE = 0.01
 POLISHABLE_PU = 1e-2
 """From this near the exact conditions of the optimum are tried: a mismatch of that share of the mean group's
 power (or of 1 W), and limits exceeded by no more."""
+CLOSE_SHARE = 0.01
+"""The merit order, whose rounds cost little, goes on until it is closer still by this factor."""
 EXCESS_PU_MAX = 1e-6
 """A row that a solution rests on is within this of its AC limit, from either side."""
 DUAL_MIN = 1e-9
@@ -153,9 +155,11 @@ def dispatch(
         feasible = state.check.worst_excess <= EXCESS_PU_MAX
         if network and not feasible:
             break
-        if found := _polished(columns, state, (), net_import_kw, round_, network):
+        last = round_ == MERIT_ROUNDS_MAX
+        close = 1.0 if last else CLOSE_SHARE
+        if found := _polished(columns, state, (), net_import_kw, round_, network, close):
             return found
-        if round_ == MERIT_ROUNDS_MAX and abs(mismatch_w) < MISMATCH_W_MAX:
+        if last and abs(mismatch_w) < MISMATCH_W_MAX:
             binding = tuple(limits_near(state.check, EXCESS_PU_MAX)) if network else ()
             return Dispatch(state.kw, state.point, state.check, binding, mismatch_w, round_, 0, feasible)
         balances.append(_balance_at(columns, state))
@@ -253,11 +257,11 @@ def _polished(
     net_import_kw: float,
     iterations: int,
     network: bool,
+    closeness: float = 1.0,
 ) -> Dispatch | None:
     """The exact optimum from a state close to it; None where it is not, or none is found."""
-    near_w = max(
-        MISMATCH_W_MAX, POLISHABLE_SHARE * 1e3 * float(columns.group_kw.sum()) / max(1, len(columns.group_kw))
-    )
+    mean_kw = float(columns.group_kw.sum()) / max(1, len(columns.group_kw))
+    near_w = closeness * max(MISMATCH_W_MAX, POLISHABLE_SHARE * 1e3 * mean_kw)
     mismatch_w = state.point.slack_w - net_import_kw * 1e3
     if abs(mismatch_w) >= near_w or (network and state.check.worst_excess >= POLISHABLE_PU):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from grid.feeder import Bools, Floats
+from grid.feeder import Floats
 from market.auction.columns import Columns
 
 SORTED_MAX = 2000
@@ -31,31 +31,43 @@ def merit_order(columns: Columns, effect: Floats, fixed_kw: float) -> tuple[Floa
     delivery = -effect[columns.group_point]
     price = columns.group_price / delivery
     need = delivery * columns.group_kw
-    all_bids = float(need[~asks].sum())
+    drawn = np.where(asks, -need, need)
+    """What taking a group adds to net import."""
+    demanded = fixed_kw + float((need.sum() + drawn.sum()) / 2)
 
-    def net_import(taken: Bools) -> float:
-        return float(fixed_kw + need[taken & ~asks].sum() - need[taken & asks].sum())
-
-    for tariff, sign in ((columns.import_price, 1.0), (columns.export_price, -1.0)):
+    def at_tariff(tariff: float) -> tuple[Floats, float]:
         taken = np.where(asks, price <= tariff, price >= tariff)
-        remaining = net_import(taken)
-        if sign * remaining >= 0:
-            return np.where(taken, columns.group_kw, 0.0), remaining
-    at = _weighted_quantile(price, need, fixed_kw + all_bids)
-    better, marginal = np.where(asks, price < at, price > at), price == at
-    remaining = net_import(better)
-    demand, supply = float(need[marginal & ~asks].sum()), float(need[marginal & asks].sum())
+        return np.where(taken, columns.group_kw, 0.0), fixed_kw + float(drawn[taken].sum())
+
+    at = _weighted_quantile(price, need, demanded)
+    for tariff, sign in ((columns.import_price, 1.0), (columns.export_price, -1.0)):
+        if sign * (at - tariff) >= 0:
+            kw, remaining = at_tariff(tariff)
+            if sign * remaining >= 0:
+                return kw, remaining
+    better = np.where(asks, price < at, price > at)
+    remaining = fixed_kw + float(drawn[better].sum())
+    kw = np.where(better, columns.group_kw, 0.0)
+    marginal = np.flatnonzero(price == at)
+    bids, sales = marginal[~asks[marginal]], marginal[asks[marginal]]
+    demand, supply = float(need[bids].sum()), float(need[sales].sum())
     sold = min(supply, max(remaining + demand, 0.0))
     bought = min(demand, max(sold - remaining, 0.0))
-    kw = np.where(better, columns.group_kw, 0.0)
-    for side, traded, offered in ((marginal & asks, sold, supply), (marginal & ~asks, bought, demand)):
+    for side, traded, offered in ((sales, sold, supply), (bids, bought, demand)):
         if offered:
             kw[side] = columns.group_kw[side] * (traded / offered)
     return kw, remaining + bought - sold
 
 
 def _weighted_quantile(values: Floats, weights: Floats, total: float) -> float:
-    """The smallest value up to which (it included) the weights add up to ``total``."""
+    """The smallest value up to which (it included) the weights add up to ``total``; ∞ where they do not.
+
+    −∞ where nothing is needed to reach it.
+    """
+    if total <= 0.0:
+        return -np.inf
+    if total > weights.sum():
+        return np.inf
     while len(values) > SORTED_MAX:
         low, high = float(values.min()), float(values.max())
         if low == high:

@@ -125,6 +125,9 @@ def polish(
     sign counts (within a watt of zero: none).
     """
     here = _Here(columns, point, check)
+    near = limits_near(check, NEAR_PU) if network else []
+    binding = list(binding)
+    here.tangents({*binding, *near})  # all at once costs little more than one
     trade = np.zeros(2)  # import and export, kW
     if abs(net_import_kw) > 1e-3:
         trade[0 if net_import_kw > 0 else 1] = abs(point.slack_w) / 1e3
@@ -150,7 +153,6 @@ def polish(
         candidates = candidates | _worst(regret)
         if not patience or np.count_nonzero(candidates) > CANDIDATES_MAX:
             return None
-        near = limits_near(here.check, NEAR_PU) if network else []
         found = _step(columns, here, kw, trade, np.flatnonzero(candidates), duals, near)
         if found is None:
             return None
@@ -160,6 +162,8 @@ def polish(
         except PowerFlowError:
             return None
         here = _Here(columns, point, check_limits(point, columns.limits))
+        near = limits_near(here.check, NEAR_PU) if network else []
+        here.tangents({*duals.keys, *near})
         if trade.any():
             trade = np.maximum(np.array([point.slack_w, -point.slack_w]) / 1e3, 0.0)
     return None
