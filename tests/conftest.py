@@ -15,13 +15,15 @@ import pytest
 
 FOUNDRY = Path(__file__).parents[1] / "contracts" / "node_modules" / "@foundry-rs"
 FOLDERS = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"]
-SEARCH_PATH = os.pathsep.join([*FOLDERS, *map(str, FOUNDRY.glob("*/bin"))])
+POSTGRES = Path("/usr/lib/postgresql").glob("*/bin")  # where Debian puts its programs
+SEARCH_PATH = os.pathsep.join([*FOLDERS, *map(str, FOUNDRY.glob("*/bin")), *map(str, POSTGRES)])
 
 HOW_TO_GET = {
     "mosquitto": "apt-get install mosquitto",
     "mosquitto_pub": "apt-get install mosquitto-clients",
     "node": "apt-get install nodejs",
     "npm": "apt-get install npm",
+    "postgres": "apt-get install postgresql",
     "chromium": "apt-get install chromium",
     "anvil": "contracts/forge.sh",
     "gcc": "apt-get install gcc libc6-dev",

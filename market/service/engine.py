@@ -24,6 +24,7 @@ from market.service.settings import MarketSettings
 from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
 from market.service.store import Store, intervals, money, outbox
+from market.service.store.money import StoredBatch
 
 
 class Engine:
@@ -141,6 +142,10 @@ class Engine:
             await asyncio.to_thread(self._settling.settle, start, self._clock.now(), self._room(), late=late)
         self._gateway.cover.release(start)
 
+    def _final_at(self, batch: StoredBatch) -> int:
+        """What the market's clock shows when a batch that was just sent is final."""
+        return self._clock.now()
+
     def _room(self) -> Room:
         """What accounts cover beside their orders."""
         return self._settling.room(self._gateway.cover, self._clock.now(), self._standing)
@@ -155,7 +160,7 @@ class Engine:
             sent = await asyncio.to_thread(
                 self._settler.settle, batch.sequence, batch.root, batch.positions, batch.made_at
             )
-            self._steps.finish(batch.sequence, sent, self._clock.now())
+            self._steps.finish(batch.sequence, sent, self._final_at(batch))
             self._gateway.tally.transactions += 1
             self._gateway.tally.gas += sent.gas
         if batches:

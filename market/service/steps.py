@@ -109,6 +109,12 @@ class Steps:
             intervals.advance(tx, start, "CLOSED", at)
             input_journal.add(tx, decision(at, "close", start))
 
+    def reach(self, boundary: int) -> None:
+        """The clock shows a boundary at which no gate opens."""
+        with self._store.transaction() as tx:
+            if (input_journal.last_at(tx) or 0) < boundary:
+                input_journal.add(tx, decision(boundary, "boundary"))
+
     # Clearing
 
     def draft(self, start: int) -> Draft:

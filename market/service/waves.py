@@ -13,7 +13,8 @@ from collections.abc import Callable
 from market.service.clock import SimulatedClock
 from market.service.engine import Engine
 from market.service.ports import Tally, never
-from market.service.store import intervals
+from market.service.store import input_journal, intervals
+from market.service.store.money import StoredBatch
 
 _PATIENCE_WITH_THE_SLOW = 0.1
 
@@ -54,6 +55,7 @@ class SimulatedMarket(Engine):
         self._settling.restore(self._gateway.cover)
         with self._store.reading() as connection:
             stored = intervals.intervals(connection)
+            self._clock.advance_to(input_journal.last_at(connection) or 0)
         for start, interval in stored.items():
             if interval.state == "OPEN":
                 self._clock.advance_to(interval.opens_at)
@@ -95,6 +97,7 @@ class SimulatedMarket(Engine):
         opens_at, _ = self._gate_times(start)
         last = self._settings.start_of(index - 2)
         self._clock.advance_to(opens_at)
+        self._steps.reach(opens_at)
         self._gateway.intake.readings.watch_boundary(opens_at)
         with self._stage("gate", start):
             await self._announce(start, "CLOSED")
@@ -134,6 +137,10 @@ class SimulatedMarket(Engine):
         if self._chain_task is not None:
             task, self._chain_task = self._chain_task, None
             await task
+
+    def _final_at(self, batch: StoredBatch) -> int:
+        # The chain mines a batch at the time it was made, however long that takes in real time.
+        return batch.made_at
 
     def _deadline(self, start: int) -> Callable[[], bool]:
         return never

@@ -154,10 +154,11 @@ async def market(
     clear: Clear | None = None,
     gift_ueur: Mapping[str, int] | None = None,
     withdrawal_delay_s: int = 86_400,
+    database: str | None = None,
 ) -> AsyncIterator[SimulatedMarket]:
-    """A market whose state is in ``folder``."""
+    """A market whose state is in ``folder``, or in ``database``, a URL."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
-    with Store(folder / "market.sqlite", of.identity()) as store:
+    with Store(database or folder / "market.sqlite", of.identity()) as store:
         funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
         chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
         try:

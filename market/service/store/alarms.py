@@ -34,7 +34,7 @@ def raise_alarm(tx: Connection, at: int, kind: AlarmKind, subject: str, detail: 
     tx.exec_driver_sql(
         "INSERT INTO alarm (kind, subject, first_at, last_at, count, detail) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (kind, subject) DO UPDATE SET last_at = excluded.last_at,"
-        " count = count + excluded.count, detail = excluded.detail",
+        " count = alarm.count + excluded.count, detail = excluded.detail",
         (kind, subject, at, at, count, detail),
     )
 
@@ -53,8 +53,9 @@ def add_evidence(
     alarm.
     """
     tx.exec_driver_sql(
-        "INSERT OR IGNORE INTO evidence (received_at, meter, digest, topic, payload, reason)"
-        " SELECT ?, ?, ?, ?, ?, ? WHERE (SELECT COUNT(*) FROM evidence WHERE meter = ?) < ?",
+        "INSERT INTO evidence (received_at, meter, digest, topic, payload, reason)"
+        " SELECT ?, ?, ?, ?, ?, ? WHERE (SELECT COUNT(*) FROM evidence WHERE meter = ?) < ?"
+        " ON CONFLICT DO NOTHING",
         (at, meter, digest, topic, payload, reason, meter, EVIDENCE_MAX),
     )
     raise_alarm(tx, at, "contradiction", meter, reason)

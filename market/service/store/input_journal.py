@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from market.service.store.schema import journal as table
 
@@ -19,6 +19,7 @@ Kind = Literal[
     "reading",
     "open",  # a gate, with its tariff
     "close",
+    "boundary",  # after the last gate: meters are read once more
     "clear",  # with the forecast of those without an order, and what was decided outside of the auction
     "meter",
     "post",
@@ -85,8 +86,9 @@ def newest(connection: Connection, kind: Kind) -> Entry | None:
 
 
 def last_at(connection: Connection) -> int | None:
-    """The market's clock when it last accepted something."""
-    at: int | None = connection.execute(select(table.c.at).order_by(table.c.id.desc()).limit(1)).scalar()
+    """The latest that the market's clock is known to have shown."""
+    newest = select(table.c.at).order_by(table.c.id.desc()).limit(_ROWS_AT_ONCE).subquery()
+    at: int | None = connection.execute(select(func.max(newest.c.at))).scalar()
     return at
 
 

@@ -64,7 +64,9 @@ def postings(connection: Connection, interval_start: int) -> list[Posting]:
 
 def ledger_neur(connection: Connection) -> dict[str, int]:
     """Every account's ledger balance without its deposit, nEUR."""
-    rows = connection.exec_driver_sql("SELECT account, SUM(amount_neur) FROM posting GROUP BY account")
+    rows = connection.exec_driver_sql(
+        "SELECT account, CAST(SUM(amount_neur) AS BIGINT) FROM posting GROUP BY account"
+    )
     return {row[0]: row[1] for row in rows}
 
 
@@ -73,20 +75,20 @@ def pending_neur(connection: Connection, made_before: int) -> dict[str, int]:
     chain.
     """
     rows = connection.exec_driver_sql(
-        "SELECT account, MIN(0, SUM(amount_neur)) FROM posting WHERE batch >"
+        "SELECT account, CAST(SUM(amount_neur) AS BIGINT) FROM posting WHERE batch >"
         " (SELECT COALESCE(MAX(sequence), -1) FROM batch WHERE state = 'FINAL' AND made_at <= ?)"
         " GROUP BY account, interval_start",
         (made_before,),
     )
     owed: dict[str, int] = {}
     for account, amount in rows:
-        owed[account] = owed.get(account, 0) + amount
+        owed[account] = owed.get(account, 0) + min(0, amount)
     return owed
 
 
 def settled_ueur(connection: Connection, made_before: int | None = None) -> dict[str, int]:
     """The sum of each account's positions, µEUR; with ``made_before`` only those final by then."""
-    query = "SELECT account, SUM(amount_ueur) FROM position JOIN batch USING (sequence)"
+    query = "SELECT account, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN batch USING (sequence)"
     if made_before is None:
         rows = connection.exec_driver_sql(query + " GROUP BY account")
     else:

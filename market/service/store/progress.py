@@ -19,7 +19,7 @@ def epochs(connection: Connection, per_meter_max: int) -> list[tuple[str, int]]:
         (meter, epoch)
         for meter, epoch in connection.exec_driver_sql(
             "SELECT meter, epoch FROM (SELECT meter, epoch,"
-            " ROW_NUMBER() OVER (PARTITION BY meter ORDER BY epoch DESC) AS age FROM reading_progress)"
+            " ROW_NUMBER() OVER (PARTITION BY meter ORDER BY epoch DESC) AS age FROM reading_progress) AS aged"
             " WHERE age <= ? ORDER BY meter, epoch",
             (per_meter_max,),
         )
@@ -58,7 +58,7 @@ def refuse(tx: Connection, refused: Iterable[Refused]) -> None:
     rows = list(refused)
     if rows:
         tx.exec_driver_sql(
-            "INSERT OR IGNORE INTO reading_refused (meter, epoch, seq, digest, reason)"
-            " VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO reading_refused (meter, epoch, seq, digest, reason)"
+            " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             rows,
         )
