@@ -44,6 +44,22 @@ def test_the_households_gain_and_the_feeder_supplies_more_of_itself(day: tuple[P
     assert kept["with_market"] > kept["without_market"] > 0
 
 
+def test_households_with_the_energy_manager_gain_more_than_their_like(day: tuple[Path, Outcome]) -> None:
+    folder, outcome = day
+    told = {one["strategy"]: one for one in outcome.document["strategies"]}
+    manager, truthful = told["manager"], told["truthful"]
+    assert manager["households"] + truthful["households"] == 153
+    assert manager["households"] > 30
+    assert manager["ahead_neur"] > 0
+    assert manager["mean_neur"] > truthful["mean_neur"]
+    assert outcome.document["heat"]["lacking_wh"] == 0
+    gained = sum(one["households"] * one["mean_neur"] for one in outcome.document["kinds"])
+    assert abs(gained - outcome.document["savings"]["against_alone_neur"]) < 153
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Gain over a day alone, by strategy" in report
+    assert "ahead of its like by" in report
+
+
 def test_limits_bind_at_noon_and_in_the_evening_and_only_ignoring_them_breaks_them(
     day: tuple[Path, Outcome],
 ) -> None:

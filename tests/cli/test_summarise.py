@@ -8,7 +8,7 @@ from market.accounts.ledger import NETWORK, RETAILER, Kind, Posting, household
 from market.accounts.metering import Flag, Metered
 from market.auction.book import Book, BookOrder, Firm, Interval
 from market.auction.record import AcCheck, BindingLimit, ClearingRecord, Fill, NodePrice
-from market.cli.alone import Alone
+from market.cli.alone import Alone, Bill
 from market.cli.day import Day, DayInterval
 from market.cli.settings import read_settings
 from market.cli.summarise import ledger_on_chain_ueur, summarise
@@ -17,6 +17,9 @@ from market.drawing.interval import neighbours_wh
 from market.messages.models import Tariff
 from market.service.store.money import AccountState
 from meters.fleet import Comfort
+from meters.household.settings import HouseholdSettings
+from meters.household.sites import households
+from tests.meters.places import PROFILES
 
 ROOF, FLAT, CAR = "0x" + "a" * 40, "0x" + "b" * 40, "0x" + "c" * 40
 TARIFF = Tariff(
@@ -99,12 +102,34 @@ ACCOUNTS = [
 ]
 
 
+# Each alone: the roof feeds in 1300 Wh, flat and car draw what they draw here, the car 300 Wh more for later.
+ALONE = {"load:0": 1300 * 80_000, "load:1": -600 * 300_000, "load:2": -600 * 300_000}
+HOMES = dict(zip((ROOF, FLAT, CAR), households(PROFILES, HouseholdSettings(), 7), strict=True))
+HOMES = {meter: replace(home, name=f"load:{number}") for number, (meter, home) in enumerate(HOMES.items())}
+
+
 def summary_of(day: Day) -> Summary:
     return summarise(
         read_settings(None, None, {}, {}),
         day,
-        Alone(import_wh=900, export_wh=1300, pv_available_wh=1300.0, battery_wh=0.0, battery_left_wh=0.0),
-        Comfort(pv_curtailed_wh=300, battery_wh=0, ev_departures=1, ev_unmet=0, ev_unmet_wh=0),
+        HOMES,
+        Alone(
+            import_wh=900,
+            export_wh=1300,
+            pv_available_wh=1300.0,
+            battery_wh=0.0,
+            battery_left_wh=0.0,
+            bills={name: Bill(amount, 500.0) for name, amount in ALONE.items()},
+        ),
+        Comfort(
+            pv_curtailed_wh=300,
+            battery_wh=0,
+            ev_departures=1,
+            ev_unmet=0,
+            ev_unmet_wh=0,
+            heat_lacking_wh=0,
+            at_hand_wh={ROOF: 500.0, FLAT: 600.0, CAR: 200.0},
+        ),
         Chain(
             batches=1,
             transfers=4,
@@ -149,6 +174,16 @@ def test_savings_are_against_the_retail_tariffs_for_the_same_metered_energy() ->
     assert savings.network_fees_neur == 900 * (100_000 - 20_000)
     assert savings.energy_neur == savings.total_neur - savings.network_fees_neur
     assert savings.households_worse_off == 0
+
+
+def test_gains_are_against_each_households_own_day_alone() -> None:
+    """What it stored less than alone costs the import tariff, what it stored more earns the export tariff."""
+    savings = summary_of(DAY).savings
+    roof = 1000 * 100_000 - 1300 * 80_000
+    flat = -600 * 120_000 + 600 * 300_000 + 100 * 80_000
+    car = -300 * 120_000 + 600 * 300_000 - 300 * 300_000
+    assert savings.against_alone_neur == roof + flat + car
+    assert savings.households_worse_alone == 1
 
 
 def test_a_limit_that_binds_at_both_ends_binds_once_at_its_highest_price() -> None:
