@@ -60,7 +60,9 @@ class Device:
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                request = Request.parse(await reader.readexactly(12))
+                header = await reader.readexactly(6)
+                body = await reader.readexactly(int.from_bytes(header[4:], "big"))
+                request = Request.parse(header + body)
                 self.requests += 1
                 healthy = request.success(self.read(request))
                 reply = self.answer(request) if self.answer else healthy
