@@ -138,8 +138,10 @@ class Engine:
 
     async def _settle(self, start: int) -> None:
         with self._stage("settle", start):
-            late = self._gateway.intake.readings.take_late()
-            await asyncio.to_thread(self._settling.settle, start, self._clock.now(), self._room(), late=late)
+            late_from = self._gateway.intake.readings.take_late()
+            await asyncio.to_thread(
+                self._settling.settle, start, self._clock.now(), self._room(), late_from=late_from
+            )
         self._gateway.cover.release(start)
 
     def _final_at(self, batch: StoredBatch) -> int:

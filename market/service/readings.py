@@ -19,7 +19,7 @@ from market.messages.models import Reading, ReadingEntry, Readings, ReceiptKind,
 from market.service.answer import Answer
 from market.service.parse import Heard, entries_of
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, alarms, inputs, progress
+from market.service.store import Store, alarms, input_journal, inputs, progress
 from market.service.store.inputs import StoredReading
 
 AHEAD_MAX = 10_000
@@ -74,7 +74,8 @@ class ReadingDesk:
         self._progress: dict[str, dict[int, _Progress]] = {}
         self._read_at: dict[int, set[str]] = {}
         # Readings of a former process may have come in late and not been looked at yet.
-        self._late = True
+        with store.reading() as connection:
+            self._late_from = input_journal.unsettled_readings_from(connection)
         self.reload()
 
     def reload(self) -> None:
@@ -96,10 +97,12 @@ class ReadingDesk:
         """The meters without a reading within ± 30 s of a watched boundary."""
         return set(self._members) - self._read_at[boundary]
 
-    def take_late(self) -> bool:
-        """Whether, since last asked, readings came of a time before the watched boundary."""
-        late, self._late = self._late, False
-        return late
+    def take_late(self) -> int | None:
+        """Since last asked, the earliest time of a reading that came after a later boundary was watched;
+        None where none did.
+        """
+        late_from, self._late_from = self._late_from, None
+        return late_from
 
     def progress_answers(self, meter: str, now: int) -> list[Answer]:
         """How far a meter's readings are settled, one answer an epoch."""
@@ -187,7 +190,7 @@ class ReadingDesk:
             if abs(taken_at - boundary) <= BOUNDARY_TOLERANCE_S:
                 meters.add(meter)
             elif taken_at < boundary:
-                self._late = True
+                self._late_from = min(taken_at, taken_at if self._late_from is None else self._late_from)
 
     def _progress_of(self, connection: Connection, meter: str, epoch: int) -> _Progress:
         epochs = self._progress.setdefault(meter, {})

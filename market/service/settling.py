@@ -5,7 +5,7 @@ Everything here works inside the market's database and can be done again after a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -30,7 +30,7 @@ from market.service import orderbook
 from market.service.cover import Cover
 from market.service.ports import Physics, Settler, Standing
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, disputes, input_journal, inputs, intervals, money
+from market.service.store import Store, alarms, disputes, input_journal, inputs, intervals, money
 from market.service.store.input_journal import decision
 
 # How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
@@ -70,24 +70,30 @@ class Settling:
         self._physics = physics
         self._leaf_secret = leaf_secret
 
-    def settle(self, start: int, now: int, room: Room, *, late: bool) -> None:
+    def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> None:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
 
-        ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late`` tells
-        that readings of earlier times came in: then all intervals that had to do without are looked at, else
-        only those that a new reading lets interpolate. Does nothing where that is done.
+        ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late_from`` is
+        the earliest time of a reading that came late: then all intervals from then on are looked at and all
+        that had to do without, else only those that a new reading lets interpolate. Does nothing where that
+        is done.
         """
+        recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
-            incomplete = intervals.incomplete_intervals(connection)
+            earlier = set(intervals.incomplete_intervals(connection))
+            if late_from is None:
+                earlier = {one for one in earlier if one >= recent}
+            else:
+                earlier.update(
+                    intervals.settled_between(connection, late_from - self._settings.seconds, start)
+                )
         if state in ("CLEARED", "SUSPENDED"):
             self.meter(start, now)
         if state in ("CLEARED", "SUSPENDED", "METERED"):
             self.post(start, now, room)
-        recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
-        for earlier in incomplete:
-            if earlier != start and (late or earlier >= recent):
-                self.adjust(earlier, now, room)
+        for one in sorted(earlier - {start}):
+            self.adjust(one, now, room)
 
     def close_books(self, now: int, room: Room) -> None:
         """After the last interval: everything that the ledger has goes into a batch."""
@@ -176,7 +182,7 @@ class Settling:
         # What is read and that it was read are one transaction: no reading comes in between.
         with self._store.transaction() as tx:
             cleared = _cleared(tx, start)
-            energies = self._energies(tx, start)
+            energies = self._energies(tx, start, lambda *what: _raise_impossible(tx, now, start, *what))
             flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
             delivered = self._physics.check(flows)
             input_journal.add(tx, decision(now, "meter", cleared.start))
@@ -224,9 +230,14 @@ class Settling:
         period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)
         return (start + self._settings.seconds) % period_s == 0
 
-    def _energies(self, connection: Connection, start: int) -> Energies:
+    def _energies(
+        self,
+        connection: Connection,
+        start: int,
+        on_impossible: Callable[[str, Metered], None] = lambda _meter, _energy: None,
+    ) -> Energies:
         """What every meter says of an interval; those further away are asked where near readings do not
-        tell.
+        tell. More than a fuse carries is as good as nothing said, and ``on_impossible`` is told.
         """
         seconds, meters = self._settings.seconds, sorted(self._members)
         reach_s = BOUNDARY_TOLERANCE_S
@@ -244,7 +255,17 @@ class Settling:
             for meter in meters:
                 if energies[meter] is None:
                     energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)
+        for meter, energy in energies.items():
+            if energy is not None and max(energy.import_wh, energy.export_wh) > self._most_wh(meter):
+                on_impossible(meter, energy)
+                energies[meter] = None
         return {**energies, **disputes.decided(connection, start)}
+
+    def _most_wh(self, meter: str) -> int:
+        """What a fuse carries from the earliest moment that counts as the interval's start to the latest that
+        counts as its end.
+        """
+        return -(-self._members[meter].fuse_w * (self._settings.seconds + 2 * BOUNDARY_TOLERANCE_S) // 3600)
 
     def _carried(
         self, cleared: _Cleared, energies: Energies, before: Iterable[Posting], room: Room
@@ -303,6 +324,11 @@ def _cleared(connection: Connection, start: int) -> _Cleared:
 
 def _orders(connection: Connection, start: int) -> dict[str, Order]:
     return {meter: stored.order for meter, stored in inputs.live_orders(connection, start).items()}
+
+
+def _raise_impossible(tx: Connection, now: int, start: int, meter: str, energy: Metered) -> None:
+    words = f"in interval {start} {energy.import_wh} Wh in and {energy.export_wh} Wh out: more than its fuse"
+    alarms.raise_alarm(tx, now, "reading", meter, f"{words} carries")
 
 
 def _incomplete(energies: Energies) -> int:

@@ -85,6 +85,17 @@ def newest(connection: Connection, kind: Kind) -> Entry | None:
     return None if row is None else Entry(row.at, row.kind, row.subject, row.body, row.detail)
 
 
+def unsettled_readings_from(connection: Connection) -> int | None:
+    """The earliest time that readings tell of which came after the last settlement; None where none did."""
+    settled = select(func.max(table.c.id)).where(table.c.kind == "post").scalar_subquery()
+    bodies = connection.execute(
+        select(table.c.body).where(table.c.kind == "reading", table.c.id > func.coalesce(settled, 0))
+    ).scalars()
+    messages = map(json.loads, bodies)
+    times = [entry["taken_at"] for message in messages for entry in message.get("readings", [message])]
+    return min(times, default=None)
+
+
 def last_at(connection: Connection) -> int | None:
     """The latest that the market's clock is known to have shown."""
     newest = select(table.c.at).order_by(table.c.id.desc()).limit(_ROWS_AT_ONCE).subquery()

@@ -145,6 +145,21 @@ def incomplete_intervals(connection: Connection) -> list[int]:
     return list(rows.scalars())
 
 
+def settled_between(connection: Connection, since: int, until: int) -> list[int]:
+    """Settled intervals that start in ``[since, until)``, in order."""
+    table = schema.interval
+    rows = connection.execute(
+        select(table.c.interval_start)
+        .where(
+            table.c.interval_start >= since,
+            table.c.interval_start < until,
+            table.c.state.in_(("SETTLED", "FINAL")),
+        )
+        .order_by(table.c.interval_start)
+    )
+    return list(rows.scalars())
+
+
 def revision_of(connection: Connection, interval_start: int) -> int:
     table = schema.interval
     revision: int = connection.execute(

@@ -18,8 +18,8 @@ def epochs(connection: Connection, per_meter_max: int) -> list[tuple[str, int]]:
     return [
         (meter, epoch)
         for meter, epoch in connection.exec_driver_sql(
-            "SELECT meter, epoch FROM (SELECT meter, epoch,"
-            " ROW_NUMBER() OVER (PARTITION BY meter ORDER BY epoch DESC) AS age FROM reading_progress) AS aged"
+            "SELECT meter, epoch FROM (SELECT meter, epoch, ROW_NUMBER() OVER (PARTITION BY meter"
+            " ORDER BY epoch DESC) AS age FROM reading_progress) AS known"
             " WHERE age <= ? ORDER BY meter, epoch",
             (per_meter_max,),
         )

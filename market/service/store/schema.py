@@ -283,6 +283,7 @@ journal = Table(
     sqlite_autoincrement=True,
     comment="everything that the market's state follows from; rows are only added",
 )
+Index("journal_by_kind", journal.c.kind, journal.c.id)
 for _change in ("UPDATE", "DELETE"):
     event.listen(
         journal,

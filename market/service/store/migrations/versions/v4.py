@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text, nullable=False, server_default=""),
         sqlite_autoincrement=True,
     )
+    op.create_index("journal_by_kind", "journal", ["kind", "id"])
     for change in ("UPDATE", "DELETE"):
         op.execute(
             f"CREATE TRIGGER journal_no_{change.lower()} BEFORE {change} ON journal"

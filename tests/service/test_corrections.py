@@ -1,0 +1,99 @@
+"""What readings say after an interval was settled, and what cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from market.messages.models import Gate, Reading
+from market.messages.signing import UNSIGNED
+from market.service.store import Store, alarms
+from meters.broker import Broker
+from meters.mqtt import Message
+from tests.service.scene import DOMAIN, METERS, SECONDS, START, Meters, market, reading_of, settings
+
+INTERVALS = 5
+
+
+async def a_day(folder: Path, **of_meters: Any) -> None:
+    async with Broker() as broker:
+        living = asyncio.create_task(Meters(broker.port, **of_meters).run())
+        try:
+            async with market(folder, broker.port, settings(INTERVALS)) as running:
+                await running.run()
+        finally:
+            living.cancel()
+
+
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
+        return list(connection.execute(query))
+
+
+def corrected(of: Reading, seq: int, import_wh: int) -> Message:
+    """The same moment read again, in a new epoch that says what was wrong."""
+    reading = of.model_copy(update={"seq": seq, "import_wh": import_wh, "sig": UNSIGNED})
+    return Meters.message(METERS[0].sign(DOMAIN, reading))
+
+
+async def test_a_corrected_reading_adjusts_intervals_that_were_settled_as_measured(tmp_path: Path) -> None:
+    """The meter reads one boundary again, long after: 5 Wh move from one interval to the next."""
+    first = reading_of(0, START + SECONDS)
+    moved_wh = 5
+
+    def again(number: int, _: Gate) -> list[Message]:
+        return [corrected(first, 1_000, first.import_wh + moved_wh)] if number == 4 else []
+
+    await a_day(tmp_path, on_open=again)
+    energies = rows(
+        tmp_path,
+        "SELECT (interval_start - 1465948800) / 900, revision, import_wh, flag FROM metered"
+        f" WHERE meter = '{METERS[0].address}' AND interval_start < {START + 2 * SECONDS} ORDER BY 1, 2",
+    )
+    by_revision = {(number, revision): wh for number, revision, wh, _ in energies}
+    assert by_revision[0, 1] == by_revision[0, 0] + moved_wh
+    assert by_revision[1, 1] == by_revision[1, 0] - moved_wh
+    assert {flag for *_, flag in energies} == {"measured"}
+    assert (
+        rows(
+            tmp_path,
+            "SELECT interval_start, SUM(amount_neur) FROM posting GROUP BY 1 HAVING SUM(amount_neur) <> 0",
+        )
+        == []
+    )
+    change = rows(
+        tmp_path,
+        "SELECT SUM(amount_neur) FROM posting WHERE revision = 1"
+        f" AND account = 'household:{METERS[0].address}'",
+    )
+    assert change != [(None,)]
+    assert {state for (state,) in rows(tmp_path, "SELECT state FROM interval")} == {"FINAL"}
+
+
+async def test_more_than_a_fuse_carries_is_not_billed_and_raises_an_alarm(tmp_path: Path) -> None:
+    """At one boundary a register shows a megawatt-hour too much: nobody trusts the two intervals at it."""
+    wrong_at = START + SECONDS
+    true = reading_of(0, wrong_at)
+    sent = []
+
+    def lies(number: int, _: Gate) -> list[Message]:
+        if number != 2 or sent:
+            return []
+        sent.append(true)
+        return [corrected(true, true.seq, true.import_wh + 1_000_000)]
+
+    await a_day(tmp_path, on_open=lies, withheld=lambda reading: reading == true)
+    flags = rows(
+        tmp_path,
+        f"SELECT (interval_start - {START}) / 900, flag FROM metered WHERE meter = '{METERS[0].address}'"
+        " AND revision ="
+        " (SELECT MAX(revision) FROM metered AS m WHERE m.interval_start = metered.interval_start)"
+        " ORDER BY 1",
+    )
+    assert flags == [(0, "missing"), (1, "missing"), (2, "measured"), (3, "measured"), (4, "measured")]
+    with Store(tmp_path / "market.sqlite", {}) as store, store.reading() as connection:
+        raised = {(alarm.kind, alarm.subject) for alarm in alarms.alarms(connection)}
+    assert ("reading", METERS[0].address) in raised
