@@ -91,10 +91,10 @@ async def _scan(line: Line, units: list[int], fuse_w: int, as_json: bool) -> int
                 named = [fit.profile + ("" if fit.how == "sure" else " (possible)") for fit in fits]
                 click.echo(f"unit {unit}: {', '.join(named)}")
     if not found:
-        say(f"{line.place}: none of the units {', '.join(map(str, units))} answers")
+        say(f"{line.place}: none of the units {_shown(units)} answers")
     strangers = [unit for unit, fits in found.items() if not fits]
     if strangers:
-        say(f"no profile makes sense of what unit {', '.join(map(str, strangers))} says")
+        say(f"no profile makes sense of what unit {_shown(strangers)} says")
     return 0 if any(found.values()) else 1
 
 
@@ -116,7 +116,7 @@ async def _look(
         if await answers(line, unit):
             say(f"unit {unit} is there: does the profile fit? --scan tells which ones do")
         elif others := await answering(line, [one for one in _LIKELY_UNITS if one != unit]):
-            say(f"wrong unit id? there are answers from unit {', '.join(map(str, others))}")
+            say(f"wrong unit id? there are answers from unit {_shown(others)}")
         return 1
     if as_json:
         click.echo(json.dumps(asdict(seen), indent=2))
@@ -147,3 +147,14 @@ def _ranges(text: str) -> list[int]:
             raise InputError.single("meter probe", "--units", text, "is no list such as 1-10,126")
         units += range(int(match[1]), int(match[2] or match[1]) + 1)
     return units
+
+
+def _shown(units: list[int]) -> str:
+    """The other way round."""
+    runs: list[list[int]] = []
+    for unit in units:
+        if runs and unit == runs[-1][-1] + 1:
+            runs[-1].append(unit)
+        else:
+            runs.append([unit])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
