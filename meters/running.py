@@ -216,13 +216,16 @@ def _tell_interval(setup: RunSetup, agents: Sequence[WallClockAgent], start: int
         )
     if not any(agent.gate for agent in agents):
         _log.warning("no gate of %s was announced yet: is its market running?", setup.market.feeder)
-    awards = [agent.ordered(start) for agent in agents]
+    orders = [ordered for agent in agents if (ordered := agent.ordered(following)) is not None]
+    awards = [ordered for agent in agents if (ordered := agent.ordered(start)) is not None]
+    refused = sum(ordered.refused for ordered in orders)
     _log.info(
-        "%s: %d read, %d ordered for %s, %d awarded, %d messages without receipt",
+        "%s: %d read, %d ordered for %s%s, %d awarded, %d messages without receipt",
         f"{dt.datetime.fromtimestamp(start, dt.UTC):%H:%M}",
         sum(a.last is not None and a.last.taken_at >= start - TOLERANCE_S for a in agents),
-        sum(a.ordered(following) is not None for a in agents),
+        len(orders) - refused,
         f"{dt.datetime.fromtimestamp(following, dt.UTC):%H:%M}",
-        sum(ordered is not None and ordered.awarded_wh is not None for ordered in awards),
+        f" ({refused} refused)" if refused else "",
+        sum(ordered.awarded_wh is not None for ordered in awards),
         sum(agent.waiting for agent in agents),
     )
