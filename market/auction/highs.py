@@ -6,6 +6,7 @@ Status is checked before a number is read, and numbers are checked to be finite:
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import highspy
@@ -40,6 +41,7 @@ class Highs:
             ("output_flag", False),
             ("presolve", "off"),
             ("solver", "simplex"),
+            ("simplex_scale_strategy", 0),  # rows come scaled
             ("threads", 1),
             ("random_seed", 1),
             ("primal_feasibility_tolerance", TOLERANCE),
@@ -104,6 +106,17 @@ class Highs:
             return highspy.HighsModelStatus.kSolveError
         status: highspy.HighsModelStatus = self._solver.getModelStatus()
         return status
+
+
+_of_thread = threading.local()
+
+
+def solver() -> Highs:
+    """This thread's solver: to make one takes as long as a small program."""
+    found: Highs | None = getattr(_of_thread, "solver", None)
+    if found is None:
+        found = _of_thread.solver = Highs()
+    return found
 
 
 def dense_rows(matrix: Floats) -> tuple[Ints, Ints, Floats]:

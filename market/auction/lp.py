@@ -15,7 +15,7 @@ import numpy as np
 
 from grid.feeder import Bools, Floats, Ints
 from market.auction.columns import Columns
-from market.auction.highs import INFINITY, Highs, InfeasibleProgramError, Optimum
+from market.auction.highs import INFINITY, InfeasibleProgramError, Optimum, solver
 from market.auction.predict import predict_prices
 from market.auction.rows import LimitKey, Tangent
 
@@ -32,7 +32,7 @@ REDUCED_COST_MIN = 1e-7
 WINDOWS_MAX = 60
 WINDOW_GROWTH = 3.0
 LATER_WINDOW_SHARE = 0.03
-"""Half the window, in terms of the span of prices, once a program before this one told the prices."""
+"""Half the window is at most this, in terms of the span of prices, once a program before told the prices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class ClearingProgram:
         self._later_window = max(0.01, LATER_WINDOW_SHARE * span)
         self._lower = np.zeros(len(self._cost))
         self._upper = columns.group_kw
-        self._highs = Highs()
+        self._highs = solver()
 
     def bound(self, lower: Floats, upper: Floats) -> None:
         """Keeps the groups' powers within these [g], kW (a step limit about a point)."""
@@ -117,7 +117,7 @@ class ClearingProgram:
         if predicted is None:
             predicted = self._predict()
         else:
-            window = min(window, self._later_window)
+            window = min(window / 2, self._later_window)
         low, high = predicted - window, predicted + window
         for _ in range(WINDOWS_MAX):
             free = everything | ((price >= low[point]) & (price <= high[point]))
@@ -151,7 +151,7 @@ class ClearingProgram:
         slopes = np.array([limit.slope for limit in self._limits]).reshape(-1, points)
         room_kw = np.array([limit.room_kw for limit in self._limits])
         return predict_prices(
-            self._columns, balance.effect, balance.fixed_kw, slopes, room_kw, self._first_window / 8
+            self._columns, balance.effect, balance.fixed_kw, slopes, room_kw, self._first_window / 4
         )
 
     def _solve_free(self, free: Bools, predicted: Floats) -> LpSolution:

@@ -34,9 +34,11 @@ class _Supply:
         runs = 2 * len(columns.point_node)
         self._first = np.searchsorted(self._run, np.arange(runs))
         self._end = np.searchsorted(self._run, np.arange(runs), side="right")
+        self._last = np.maximum(self._end - 1, 0)
         self._price = price
         self._low = float(price.min(initial=0.0)) - 1.0
         self._span = float(price.max(initial=0.0)) - self._low + 2.0
+        self._runs = np.arange(runs) * self._span
         self._key = self._run * self._span + (price - self._low)
         # Power up to each group and, for interpolation, its integral over price since the run began.
         cumulative = np.cumsum(columns.group_kw)
@@ -54,10 +56,9 @@ class _Supply:
 
     def at(self, point_price: Floats) -> tuple[Floats, Floats, Floats]:
         """Net supply [k] in kW at these prices, its slope, and its integral over price."""
-        runs = np.arange(len(self._first))
         price = np.repeat(point_price, 2)
-        query = runs * self._span + np.clip(price - self._low, 0.5, self._span - 0.5)
-        after = np.clip(np.searchsorted(self._key, query), self._first, self._end)
+        query = self._runs + np.minimum(np.maximum(price - self._low, 0.5), self._span - 0.5)
+        after = np.minimum(np.maximum(np.searchsorted(self._key, query), self._first), self._end)
         below, beyond = after == self._first, after == self._end
         left = np.maximum(after - 1, 0)
         right = np.minimum(after, len(self._key) - 1)
@@ -69,8 +70,8 @@ class _Supply:
         reached = np.where(below, 0.0, np.where(beyond, self._total, self._up_to[left] + slope * offset))
         area = np.where(below, 0.0, self._area[left] + (self._up_to[left] + slope * offset / 2) * offset)
         # For Newton's steps the slope is taken over some neighbours: from one gap to the next it jumps.
-        wide_left = np.clip(left - NEIGHBOURS, self._first, np.maximum(self._end - 1, 0))
-        wide_right = np.clip(right + NEIGHBOURS, self._first, np.maximum(self._end - 1, 0))
+        wide_left = np.minimum(np.maximum(left - NEIGHBOURS, self._first), self._last)
+        wide_right = np.minimum(np.maximum(right + NEIGHBOURS, self._first), self._last)
         rise = self._up_to[wide_right] - self._up_to[wide_left]
         run = self._price[wide_right] - self._price[wide_left]
         wide = np.where(run > 0, rise / np.where(run > 0, run, 1.0), 0.0)
@@ -116,7 +117,7 @@ def predict_prices(
         share = 1.0
         for _ in range(HALVINGS_MAX):
             trial = vector.copy()
-            trial[free] = np.clip(vector[free] - share * step, low[free], high[free])
+            trial[free] = np.minimum(np.maximum(vector[free] - share * step, low[free]), high[free])
             found = evaluate(trial)
             if found[0] < value:
                 break

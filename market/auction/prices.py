@@ -19,7 +19,7 @@ from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
-from market.auction.highs import INFINITY, Highs, dense_rows
+from market.auction.highs import INFINITY, dense_rows, solver
 from market.auction.rows import Tangent, independent, tangents
 from market.auction.whole import partly_filled
 
@@ -76,7 +76,7 @@ class _DualFace:
         weight: Floats,
         bounds: Sequence[tuple[float, float]],
     ) -> None:
-        self._highs = Highs()
+        self._highs = solver()
         self._bounds = list(bounds)
         self._matrix = np.vstack([-matrix, matrix])
         self._pinned = matrix[lowest == highest]

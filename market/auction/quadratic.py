@@ -24,6 +24,8 @@ MULTIPLIER_TOLERANCE = 1e-5
 """How negative a multiplier, in the unit of g, may be before its row or bound is let go."""
 CURVATURE_MIN = 1e-9
 """Of the largest curvature: a direction with less is flat."""
+INVERSE_MAX = 1e8
+"""Largest condition, about, with which a matrix is inverted instead of taken apart."""
 STEP_MIN = 1e-12
 EXCESS_COST_FACTOR = 1e3
 """What a unit beyond a row costs in terms of the largest gradient, once bounds are in the way."""
@@ -166,6 +168,12 @@ def _towards(q: Floats | None, slope: Floats, rows: Floats, missing: Floats) -> 
 
     Where the curvature is negative the way goes down all the same, as far as a bound or row lets it.
     """
+    if len(rows) == len(slope):
+        inverse = _inverse(rows)
+        if inverse is not None:
+            direction = inverse @ missing
+            along = slope if q is None else slope + q @ direction
+            return direction, -along @ inverse, True
     left, values, right = np.linalg.svd(rows)
     rank = int(np.count_nonzero(values > RANK_TOLERANCE * values.max(initial=0.0)))
     direction = right[:rank].T @ ((left.T @ missing)[:rank] / values[:rank])
@@ -185,6 +193,16 @@ def _towards(q: Floats | None, slope: Floats, rows: Floats, missing: Floats) -> 
     along = slope if q is None else slope + q @ direction
     multipliers = -left[:, :rank] @ ((right[:rank] @ along) / values[:rank])
     return direction, multipliers, exact
+
+
+def _inverse(matrix: Floats) -> Floats | None:
+    """The inverse, where it can be trusted."""
+    try:
+        inverse = np.asarray(np.linalg.inv(matrix))
+    except np.linalg.LinAlgError:
+        return None
+    size = float(np.abs(matrix).max(initial=0.0) * np.abs(inverse).max(initial=0.0))
+    return inverse if size < INVERSE_MAX else None
 
 
 def _first_block(
