@@ -6,8 +6,10 @@ injection is ``tan_phi`` times its active injection.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from grid.errors import InputError, Problem
 from market.messages.models import Price, Tariff
+from market.messages.signing import canonical_json
 
 ENERGY_WH_MAX = 2**40
 RESERVED_IDS = ("retailer", "network")
@@ -101,6 +104,20 @@ class Book(_Part):
         if low is not None and high is not None and low >= high:
             raise ValueError("limits.v_min_pu is not below limits.v_max_pu")
         return self
+
+    @cached_property
+    def order_ids(self) -> list[str]:
+        return [order.id for order in self.orders]
+
+    @cached_property
+    def has_minima(self) -> bool:
+        """Whether an order has a minimum fill."""
+        return any(order.min_fill_percent for order in self.orders)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of its canonical JSON; the feeder has a hash of its own."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"feeder"}))).hexdigest()
 
 
 def validation_problems(source: str, error: ValidationError) -> list[Problem]:

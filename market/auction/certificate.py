@@ -66,6 +66,6 @@ def certificate(book: Book, columns: Columns, awards: WholeAwards, prices: Price
                 "loading": np.round(limits.loading, 9).tolist(),
             }
         ),
-        book_sha256=sha256_of(book.model_dump(mode="json", exclude={"feeder"})),
+        book_sha256=book.sha256,
         duals=duals,
     )

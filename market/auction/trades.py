@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from grid.feeder import Ints
 from market.auction.record import Trade
 
 
-@dataclass(frozen=True)
-class Position:
-    """Energy of one party on one side, at the price it pays or earns."""
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Parties on one side in the order in which they trade: names, Wh, and what each pays or earns."""
 
-    party: str
-    energy_wh: int
-    price: int
+    parties: list[str]
+    energy_wh: Ints
+    price: Ints
 
-
-def match(sellers: Iterable[Position], buyers: Iterable[Position]) -> tuple[Trade, ...]:
-    """Pairs sellers in order with buyers in order; both sides must offer the same energy."""
-    sold = [seller for seller in sellers if seller.energy_wh]
-    bought = [buyer for buyer in buyers if buyer.energy_wh]
-    assert sum(s.energy_wh for s in sold) == sum(b.energy_wh for b in bought), "trades do not balance"
-    trades = []
-    seller = buyer = 0
-    seller_left = sold[0].energy_wh if sold else 0
-    buyer_left = bought[0].energy_wh if bought else 0
-    while seller < len(sold):
-        energy_wh = min(seller_left, buyer_left)
-        trades.append(
-            Trade(
-                buy=bought[buyer].party,
-                sell=sold[seller].party,
-                energy_wh=energy_wh,
-                buy_price=bought[buyer].price,
-                sell_price=sold[seller].price,
-            )
+    def then(self, *positions: tuple[str, int, int]) -> Side:
+        """The same, and after them these parties with energy and price."""
+        names, energy_wh, price = zip(*positions, strict=True)
+        return Side(
+            [*self.parties, *names], np.append(self.energy_wh, energy_wh), np.append(self.price, price)
         )
-        seller_left -= energy_wh
-        buyer_left -= energy_wh
-        if not seller_left:
-            seller += 1
-            seller_left = sold[seller].energy_wh if seller < len(sold) else 0
-        if not buyer_left:
-            buyer += 1
-            buyer_left = bought[buyer].energy_wh if buyer < len(bought) else 0
-    return tuple(trades)
+
+
+def chosen(parties: Sequence[str], places: Ints) -> list[str]:
+    """The parties at these places."""
+    return list(map(parties.__getitem__, places.tolist()))
+
+
+def ranked(parties: Sequence[str], energy_wh: Ints, price: Ints, *, dearest_first: bool) -> Side:
+    """Parties by price, and by name where that is the same."""
+    by_name = np.array(sorted(range(len(parties)), key=parties.__getitem__), dtype=np.int64)
+    at = price[by_name]
+    rank = by_name[np.argsort(-at if dearest_first else at, kind="stable")]
+    return Side(chosen(parties, rank), energy_wh[rank], price[rank])
+
+
+def match(sellers: Side, buyers: Side) -> tuple[Trade, ...]:
+    """Pairs sellers in order with buyers in order; both sides must offer the same energy."""
+    sold, bought = np.cumsum(sellers.energy_wh), np.cumsum(buyers.energy_wh)
+    assert sold[-1:].sum() == bought[-1:].sum(), "trades do not balance"
+    # Between two sums of either side one seller and one buyer are at it; who has no energy never is.
+    ends = np.sort(np.concatenate([sold, bought]), kind="stable")
+    starts = np.append(0, ends)[:-1]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    seller = np.searchsorted(sold, starts, side="right")
+    buyer = np.searchsorted(bought, starts, side="right")
+    return tuple(
+        map(
+            Trade,
+            chosen(buyers.parties, buyer),
+            chosen(sellers.parties, seller),
+            (ends - starts).tolist(),
+            buyers.price[buyer].tolist(),
+            sellers.price[seller].tolist(),
+        )
+    )

@@ -1,7 +1,8 @@
 """``peergrid bench``: how fast the parts are, as ratios measured in one run on one machine.
 
-Every figure stands beside a yardstick that ran in turn with it: a merge-sort auction in numpy that knows no
-network for books, single Z-bus power flows for a year of intervals.
+Every figure stands beside a yardstick that ran in turn with it: for books a merge-sort auction in numpy that
+knows no network, and Pyomo's persistent interface to the same solver; for a year of intervals single Z-bus
+power flows.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from grid.catalogue import open_feeder, year_profiles
 from grid.feeder import Feeder, Floats, Ints
 from grid.limits import NetworkLimits, network_limits
 from grid.powerflow import PowerFlow
+from market.auction.book import Book, BookOrder, Interval, Limits
 from market.auction.certificate import objectives
 from market.auction.columns import Columns, arrange
 from market.auction.dispatch import Dispatch, dispatch
 from market.auction.prices import Prices, price
-from market.auction.whole import share_among_orders, whole_awards
+from market.auction.recording import record_of
+from market.auction.whole import whole_awards
+from market.cli.bench_pyomo import PersistentReference
 from market.cli.ingest.command import ingest
 from market.cli.messages import say
+from market.messages.models import Tariff
 
 FEEDER = "simbench:1-LV-rural3--2-sw"
 IMPORT_PRICE, EXPORT_PRICE = 300_000, 80_000
@@ -33,6 +38,7 @@ HOURS = 0.25
 INTERVALS_PER_YEAR = 35_136
 BOOK_KWH = 400.0
 BINDING_LOADING_PERCENT = 8.0
+PERSISTENT_ORDERS, PERSISTENT_ROUNDS = 10_000, 3
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,36 @@ class _Orders:
     sign: Ints
     price: Ints
     wh: Ints
+
+    def book(self, feeder: Feeder, loading_percent: float) -> Book:
+        """The same orders as a book that was read and hashed, as any is before its interval is cleared."""
+        bus_of = dict(zip(feeder.bus_node.tolist(), feeder.bus_index.tolist(), strict=True))
+        book = Book(
+            interval=Interval(start="2016-06-15T12:00:00Z", minutes=15),
+            tariff=Tariff(import_price=IMPORT_PRICE, export_price=EXPORT_PRICE, floor=FLOOR, cap=CAP),
+            limits=Limits(max_loading_percent=loading_percent),
+            firm=(),
+            orders=tuple(
+                BookOrder(
+                    id=f"o{index}",
+                    connection_point=f"bus:{bus_of[node]}",
+                    side="ask" if sign > 0 else "bid",
+                    energy_wh=wh,
+                    limit_price=price,
+                )
+                for index, (node, sign, price, wh) in enumerate(
+                    zip(
+                        self.node.tolist(),
+                        self.sign.tolist(),
+                        self.price.tolist(),
+                        self.wh.tolist(),
+                        strict=True,
+                    )
+                )
+            ),
+        )
+        assert book.sha256 and book.order_ids
+        return book
 
     def columns(
         self, flow: PowerFlow, limits: NetworkLimits, firm_p_w: Floats, firm_q_var: Floats
@@ -174,11 +210,10 @@ def _books(rounds: int) -> Iterator[Measurement]:
                 return columns, found, price(columns, found, found.point, found.check)
 
             columns, found, prices = real_valued()
-            ids = [str(index) for index in range(count)]
+            book = orders.book(feeder, loading_percent)
 
-            def whole(columns: Columns = columns, found: Dispatch = found, ids: list[str] = ids) -> None:
-                awards = whole_awards(columns, found)
-                share_among_orders(columns, awards.group_wh, ids, "bench")
+            def whole_record(book: Book = book, columns: Columns = columns, found: Dispatch = found) -> None:
+                record_of(book, columns, found, whole_awards(columns, found))
 
             def certify(columns: Columns = columns, found: Dispatch = found, prices: Prices = prices) -> None:
                 objectives(columns, found.kw, found.point.slack_w / 1e3, prices)
@@ -186,17 +221,47 @@ def _books(rounds: int) -> Iterator[Measurement]:
             def merge(orders: _Orders = orders) -> None:
                 merge_auction(orders)
 
-            subject_ms, yardstick_ms, whole_ms, certificate_ms = _in_turn(
-                rounds, real_valued, merge, whole, certify
+            subject_ms, yardstick_ms, record_ms, certificate_ms = _in_turn(
+                rounds, real_valued, merge, whole_record, certify
             )
             detail = (
                 f"{found.iterations} rounds, {len(found.binding)} limits bind, "
-                f"{'settled' if found.settled else 'NOT SETTLED'}; whole Wh {whole_ms / yardstick_ms:.2f} ×, "
-                f"certificate {certificate_ms / yardstick_ms:.2f} ×"
+                f"{'settled' if found.settled else 'NOT SETTLED'}; rounding, trades and record "
+                f"{record_ms / yardstick_ms:.2f} ×, certificate {certificate_ms / yardstick_ms:.2f} ×"
             )
             name = f"{count} orders, {label}"
             ratio = subject_ms / yardstick_ms
             yield Measurement(name, subject_ms, "numpy merge auction", yardstick_ms, ratio, detail)
+            if count == PERSISTENT_ORDERS and found.binding:
+                yield _against_pyomo(name, columns, real_valued, min(rounds, PERSISTENT_ROUNDS))
+
+
+def _against_pyomo(
+    name: str, columns: Columns, real_valued: Callable[[], object], rounds: int
+) -> Measurement:
+    """The whole search against one solution of its last rows by Pyomo, given new bounds and costs."""
+    program = PersistentReference(columns)
+    dispatch(columns, program=program.recorded)
+    program.build()
+    random = np.random.default_rng(2)
+
+    def solve_again() -> None:
+        # The next interval: every order has another price and another energy.
+        program.solve_with(
+            columns.group_price / 1e3 + random.uniform(-1.0, 1.0, len(columns.group_price)),
+            columns.group_kw * random.uniform(0.9, 1.1, len(columns.group_kw)),
+        )
+
+    solve_again()
+    subject_ms, yardstick_ms = _in_turn(rounds, real_valued, solve_again)
+    return Measurement(
+        name,
+        subject_ms,
+        "Pyomo persistent, one solution",
+        yardstick_ms,
+        subject_ms / yardstick_ms,
+        f"{program.rows} rows that are there already; here all rounds, AC checks and prices",
+    )
 
 
 def _at_nodes(values: Floats, node: Ints, feeder: Feeder) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import HTTPException
@@ -53,7 +54,7 @@ def _trades(record: ClearingRecord, points: dict[str, str]) -> list[dict[str, An
     bare = {point: meter for meter, point in points.items()}
     rows = []
     for trade in record.trades:
-        row: dict[str, Any] = trade.model_dump()
+        row: dict[str, Any] = asdict(trade)
         for side in ("buy", "sell"):
             name = row[side]
             meter = name.partition(":")[0] if name.startswith("0x") else bare.get(name.removeprefix("firm:"))
