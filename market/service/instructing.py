@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from market.accounts.ledger import IMBALANCE, Kind, Posting, household
+from market.accounts.ledger import household
 from market.accounts.metering import Flag, Metered
 from market.messages.models import Tariff
 from market.service.settings import MarketSettings, Member
-from market.service.settling import Settling
+from market.service.settling import Settling, held
 from market.service.store import Store, disputes, input_journal, instructions, intervals, money, terms
 from market.service.store.input_journal import decision
 
@@ -125,7 +125,7 @@ class Instructing:
         account = household(meter)
         held_neur = sum(p.amount_neur for p in money.postings(tx, start) if p.account == account)
         disputes.open_one(tx, start, meter, at, reason, held_neur)
-        self._hold(tx, start, account, held_neur)
+        self._hold(tx, start, meter, held_neur)
         if state != "DISPUTED":
             intervals.advance(tx, start, "DISPUTED", at, reason)
 
@@ -145,21 +145,17 @@ class Instructing:
             case other:
                 raise RefusedError(f"decision {other!r} is neither upheld nor dismissed")
         disputes.close_one(tx, found.id, at, body["decision"], reason, energy)
-        self._hold(tx, start, household(found.meter), -found.held_neur)
+        self._hold(tx, start, found.meter, -found.held_neur)
         if not disputes.of_interval(tx, start):
             state = "FINAL" if money.is_final(tx, start) else "SETTLED"
             intervals.advance(tx, start, state, at, reason)
         if energy is not None:
             self._settling.adjust_in(tx, start, {})
 
-    def _hold(self, tx: Connection, start: int, account: str, amount_neur: int) -> None:
-        """Moves an amount from a household to the imbalance account, which advances it or keeps it."""
-        if amount_neur == 0:
+    def _hold(self, tx: Connection, start: int, meter: str, amount_neur: int) -> None:
+        lines = held(meter, amount_neur)
+        if not lines:
             return
         revision = intervals.revision_of(tx, start) + 1
         intervals.set_revision(tx, start, revision)
-        lines = [
-            Posting(account, Kind.HELD, -amount_neur),
-            Posting(IMBALANCE, Kind.HELD, amount_neur),
-        ]
         money.add_postings(tx, start, revision, lines)

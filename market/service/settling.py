@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from grid.errors import LedgerError
 from market.accounts.ledger import (
+    IMBALANCE,
     NEUR_PER_UEUR,
     ROUNDING,
     Kind,
@@ -219,7 +220,10 @@ class Settling:
         cleared, energies = _cleared(tx, start), self._energies(tx, start)
         before = combine(money.postings(tx, start))
         carried = self._carried(cleared, energies, before, room)
-        change = adjustment(before, self._settlement(cleared, energies, carried).postings)
+        after = list(self._settlement(cleared, energies, carried).postings)
+        for dispute in disputes.of_interval(tx, start):
+            after += held(dispute.meter, dispute.held_neur)
+        change = adjustment(before, after)
         revision = intervals.revision_of(tx, start) + 1
         intervals.add_metered(tx, start, revision, energies)
         money.add_postings(tx, start, revision, change)
@@ -324,6 +328,16 @@ def _cleared(connection: Connection, start: int) -> _Cleared:
 
 def _orders(connection: Connection, start: int) -> dict[str, Order]:
     return {meter: stored.order for meter, stored in inputs.live_orders(connection, start).items()}
+
+
+def held(meter: str, amount_neur: int) -> list[Posting]:
+    """Holds back what a household earned; what it owed, the imbalance account advances."""
+    if amount_neur == 0:
+        return []
+    return [
+        Posting(household(meter), Kind.HELD, -amount_neur),
+        Posting(IMBALANCE, Kind.HELD, amount_neur),
+    ]
 
 
 def _raise_impossible(tx: Connection, now: int, start: int, meter: str, energy: Metered) -> None:

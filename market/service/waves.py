@@ -68,6 +68,7 @@ class SimulatedMarket(Engine):
         state = self._state(start)
         if state in (None, "OPEN"):
             self._clock.advance_to(opens_at)
+            self._steps.instructing.carry_out_waiting(opens_at)
             if state is None:
                 self._open(start)
             with self._stage("gate", start):
