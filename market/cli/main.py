@@ -29,7 +29,7 @@ COMMANDS = {
     "feeder": ("market.cli.feeder", "List feeders, or check one."),
     "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
     "init": ("market.cli.init", "Write a commented configuration of a market."),
-    "meter": ("market.cli.meter", "Enrol and run meters; print the format of their messages."),
+    "meter": ("market.cli.meter", "Find, enrol and run meters; print the format of their messages."),
     "operate": ("market.cli.operate", "Suspend a running market, resume it, change its prices."),
     "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),
     "run": ("market.cli.run_command", "Run markets on the wall clock."),

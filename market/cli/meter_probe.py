@@ -106,6 +106,7 @@ async def _look(
     seconds: float,
     as_json: bool,
 ) -> int:
+    from meters.modbus.line import Line
     from meters.modbus.probing import answering, answers, look
     from meters.source import SourceError
 
@@ -113,10 +114,15 @@ async def _look(
         seen = await look(line, profile, unit, fuse_w, seconds)
     except SourceError as error:
         say(str(error))
-        if await answers(line, unit):
-            say(f"unit {unit} is there: does the profile fit? --scan tells which ones do")
-        elif others := await answering(line, [one for one in _LIKELY_UNITS if one != unit]):
-            say(f"wrong unit id? there are answers from unit {_shown(others)}")
+        line.close()
+        impatient = Line(line.place, line.serial, _SCAN_TIMEOUT_S)
+        try:
+            if await answers(impatient, unit):
+                say(f"unit {unit} is there: does the profile fit? --scan tells which ones do")
+            elif others := await answering(impatient, [one for one in _LIKELY_UNITS if one != unit]):
+                say(f"wrong unit id? there are answers from unit {_shown(others)}")
+        finally:
+            impatient.close()
         return 1
     if as_json:
         click.echo(json.dumps(asdict(seen), indent=2))

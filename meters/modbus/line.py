@@ -89,7 +89,7 @@ class Line:
 
     def __init__(self, place: Place, serial: Serial | None = None, timeout_s: float = TIMEOUT_S) -> None:
         self.place = place
-        self._serial = serial or Serial()
+        self.serial = serial or Serial()
         self._timeout_s = timeout_s
         self._client: AsyncModbusTcpClient | AsyncModbusSerialClient | None = None
         self._turn = asyncio.Lock()
@@ -136,9 +136,9 @@ class Line:
         if self.place.device:
             client = AsyncModbusSerialClient(
                 self.place.device,
-                baudrate=self._serial.baud,
-                parity=self._serial.parity,
-                stopbits=self._serial.stop_bits,
+                baudrate=self.serial.baud,
+                parity=self.serial.parity,
+                stopbits=self.serial.stop_bits,
                 timeout=self._timeout_s,
                 retries=0,
                 reconnect_delay=0,

@@ -87,10 +87,13 @@ class ModbusSourceSettings(SourceSettings):
         serial = self._serial(profile)
         # Units on a serial bus take turns; over TCP each has a connection of its own and waits for nobody.
         key = ("modbus", place.device) if place.device else ("modbus", place, self._unit(profile))
-        line = around.shared.get(key)
+        line: Line | None = around.shared.get(key)
         if line is None:
             line = around.shared[key] = Line(place, serial, self.timeout_s)
             around.stack.callback(line.close)
+        elif line.serial != serial:
+            told = f"{line.serial.baud} {line.serial.parity}{line.serial.stop_bits}"
+            raise InputError.single("baud", "", serial.baud, f"but another meter on {place} has {told}")
         unit = make_unit(line, profile, self._unit(profile), around.now)
         return ModbusSource(self, unit, around.now, around.monotonic)
 

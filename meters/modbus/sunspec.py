@@ -144,7 +144,10 @@ class SunSpecUnit:
     async def _scanned(self) -> _Device:
         if self._device is None:
             device = _Device(self._line, self._unit, self.profile.words_max)
-            await self._run(device.scan, device)
+            # What is not needed is not read: vendors' own models are long, and some cannot be read.
+            await self._run(lambda: device.scan(full_model_read=False), device)
+            if 1 in device.models:
+                await self._run(device.models[1][0].read, device)
             self._device = device
         return self._device
 
@@ -208,9 +211,10 @@ def _rated_w(device: Any, actuator: Actuator) -> float:
     """What percentages refer to: the setting, else the nameplate, else what the user said."""
     for number, name in ((702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")):
         if number in device.models:
-            value = device.models[number][0].points[name].cvalue
-            if value:
-                return float(value)
+            model = device.models[number][0]
+            model.read()
+            if model.points[name].cvalue:
+                return float(model.points[name].cvalue)
     return float(actuator.rated_w)
 
 

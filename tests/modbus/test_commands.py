@@ -113,9 +113,7 @@ def test_probe_says_what_is_wrong_in_plain_words(
     kilo = copy(lambda text: text.replace("type: f32, unit: W,", "type: f32, unit: W, scale: 0.001,"))
     assert "the register holds kW" in told("--profile", kilo, "--unit", unit)
     assert "does the profile fit?" in told("--profile", "abb-b23", "--unit", unit)
-    assert "wrong unit id? there are answers from unit 1-3" in told(
-        "--profile", "abb-b23", "--unit", "199"
-    )
+    assert "wrong unit id? there are answers from unit 1-3" in told("--profile", "abb-b23", "--unit", "199")
 
 
 async def test_probe_sees_import_and_export_exchanged() -> None:

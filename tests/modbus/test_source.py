@@ -66,6 +66,15 @@ async def test_settings_that_cannot_work_are_refused_by_name(wrong: dict[str, An
     assert [problem.source for problem in told.value.problems] == [blamed]
 
 
+async def test_meters_on_a_serial_line_have_its_settings() -> None:
+    async with surroundings() as around:
+        line = {"url": "rtu:///dev/ttyUSB0", "profile": "eastron-sdm630"}
+        await settings(**line).open(around)
+        await settings(**line, unit=2).open(around)
+        with pytest.raises(InputError, match="another meter on rtu:///dev/ttyUSB0 has 9600 N1"):
+            await settings(**line, unit=3, baud=19200).open(around)
+
+
 async def test_a_profile_of_one_s_own_is_found_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text((FOLDER / "eastron-sdm630.yaml").read_text())
     async with surroundings(tmp_path) as around:
