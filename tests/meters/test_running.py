@@ -145,6 +145,9 @@ async def test_households_read_at_the_boundaries_and_go_on_after_a_restart(
         clock.time += 2 * SECONDS
         async with run(setup, clock):
             await waves(market, clock, range(6, 8), meters)
+            async with asyncio.timeout(15):
+                while len(seen.readings) < 7 * len(meters):
+                    await market.hear()
     for meter in meters:
         own = [seen.readings[meter, seq] for seq in range(sum(m == meter for m, _ in seen.readings))]
         assert [reading.taken_at for reading in own] == [NOON + k * SECONDS for k in range(7)]
