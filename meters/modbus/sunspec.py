@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -86,6 +87,7 @@ class SunSpecUnit:
         self._unit = unit
         self._now = now
         self._device: _Device | None = None
+        self._thread = ThreadPoolExecutor(1)  # its own: those of devices that hang must not be missing here
 
     async def models(self) -> list[int]:
         """The numbers of the models that the device has."""
@@ -155,13 +157,15 @@ class SunSpecUnit:
         device = device or self._device
         assert device is not None
         try:
-            await asyncio.to_thread(call)
+            await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except SunSpecModbusClientError as error:
             self._device = None
             raise SourceError(f"{self.name}: {' '.join(str(error).split())}") from None
         except BaseException:
             device.abandoned = True
             self._device = None
+            self._thread.shutdown(wait=False)
+            self._thread = ThreadPoolExecutor(1)
             raise
 
 

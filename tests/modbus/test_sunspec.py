@@ -24,6 +24,8 @@ from meters.modbus.rates import Actuator
 from meters.modbus.source import BatterySettings, ModbusSource, ModbusSourceSettings, PvSettings, make_unit
 from meters.source import Setpoint, SourceError, Surroundings
 from meters.strategies.interface import BatteryNow
+from tests.modbus.faulty import Device
+from tests.modbus.faulty import serving as serving_device
 from tests.modbus.servers import libmodbus_tcp, modbus_tk_tcp, write_image
 
 NOW = 1_763_800_200
@@ -238,3 +240,42 @@ async def test_model_704_as_pysunspec2_reads_it(
         unit = make_unit(line, find_profile("sunspec-inverter"), 1)
         await unit.obey(power_w, Actuator(device, 5000, reverts_s=60))  # type: ignore[arg-type]
         await asyncio.to_thread(look, url)
+
+
+async def test_a_state_of_charge_is_read_anew_with_every_poll(tmp_path: Path) -> None:
+    models = [
+        sunspec_device.Model(1, data={"ID": 1, "Mn": "Maker"}),
+        sunspec_device.Model(103, data={"ID": 103, "W": -700, "W_SF": 0, "WH": 5, "WH_SF": 0}),
+        sunspec_device.Model(802, data={"ID": 802, "SoC": 555, "SoC_SF": -1}),
+    ]
+    for model in models:
+        model.points["L"].value = len(model.get_mb()) // 2 - 2
+    with (
+        modbus_tk_tcp(image_of_models(models, tmp_path)) as url,
+        closing(Line(parse_place(url))) as line,
+    ):
+        poll = await make_unit(line, find_profile("sunspec-battery"), 1).poll()
+    charge = poll.found["charge_percent"]
+    assert charge is not None
+    assert float(charge.value) == 55.5
+
+
+async def test_a_read_that_is_cancelled_leaves_the_device_usable() -> None:
+    """Silence while its models are read; the thread that waits is left behind, and nothing waits for it."""
+    device = Device(words=dict(image_of(find_profile("sunspec-inverter"), RATED_W).words))
+    clock = Clock()
+    async with (
+        serving_device(device) as url,
+        source("sunspec-inverter", parse_place(url), clock) as inverter,
+    ):
+        assert (await inverter.read(NOW)).export_wh == 0
+        device.answer = lambda request: None
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await inverter.read(NOW)
+        device.answer = None
+        clock.now += 900
+        assert (await inverter.read(NOW)).export_wh == 0
+        device.answer = lambda request: request.exception(4)
+        with pytest.raises(SourceError, match="exception code 4"):
+            await inverter.read(NOW)
