@@ -1,0 +1,163 @@
+"""``peergrid run`` with all its parts as an operator has them: processes, signals, a configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from market.cli.main import run as peergrid
+
+FEEDER = "pandapower:panda_four_load_branch"
+NAME = "pandapower-panda-four-load-branch"
+SPEED = "150"
+
+
+class Service:
+    """A market's process; what it logs is read as events."""
+
+    def __init__(self, config: Path, name: str) -> None:
+        self._log = config.with_name(f"{name}.log")
+        command = [sys.executable, "-c", "from market.cli.main import main; main()"]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, "run", str(config), "--speed", SPEED], stderr=log, cwd=Path(__file__).parents[2]
+            )
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = self._log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def until(self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 90) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not any(is_there(event) for event in self.events()):
+            assert self._process.poll() is None, self.words()
+            assert time.monotonic() < deadline, self.words()
+            time.sleep(0.1)
+
+    def send(self, what: signal.Signals) -> None:
+        os.kill(self._process.pid, what)
+
+    def ended(self) -> int:
+        return self._process.wait(60)
+
+    def words(self) -> str:
+        return self._log.read_text()
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = tmp_path / "market.toml"
+    assert peergrid(["init", FEEDER, "--out", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    text = path.read_text()
+    for old, new in {
+        "[console]\nport = 8440\n": "",
+        'settle_every = "hour"': 'settle_every = "interval"',
+        "lease_s = 15.0": "lease_s = 3.0",
+        "clearing_s = 120": "clearing_s = 300",
+        "clock_skew_s = 60": "clock_skew_s = 900",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def start(config: Path) -> Iterator[Callable[[str], Service]]:
+    services: list[Service] = []
+
+    def begin(name: str) -> Service:
+        services.append(Service(config, name))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        service.kill()
+
+
+def is_event(what: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event["event"] == what
+
+
+def status(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert peergrid(["status", str(config), "--json"]) == 0
+    (market,) = json.loads(capsys.readouterr().out)["markets"]
+    return dict(market)
+
+
+def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
+    config: Path, start: Callable[[str], Service], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = start("first")
+    first.until(is_event("cleared"))
+    first.send(signal.SIGKILL)
+    first.ended()
+
+    second = start("second")
+    second.until(is_event("settled"))
+    now = status(config, capsys)
+    assert now["feeder"] == NAME and now["held_by"]
+    assert now["intervals"], "the newest is not final"
+    second.send(signal.SIGTERM)
+    assert second.ended() == 0, second.words()
+    assert status(config, capsys)["held_by"] == "", "the lease was given back"
+
+    database = config.parent / "market" / NAME / "market.sqlite"
+    assert peergrid(["replay", str(database), "--json"]) == 0
+    replayed = json.loads(capsys.readouterr().out)
+    assert replayed["same"] and replayed["entries"] > 20
+
+
+def test_a_second_market_waits_and_one_that_overslept_its_lease_is_fenced(
+    config: Path, start: Callable[[str], Service], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = start("first")
+    first.until(is_event("gate opened"))
+    second = start("second")
+    second.until(lambda event: event["event"] == "lease" and bool(event["held_by"]))
+    first.send(signal.SIGSTOP)
+    # The chain in the first one's process is still its own: the second has the lease, and waits for that.
+    second.until(lambda event: event["event"] in ("market failed", "market runs"))
+    first.send(signal.SIGCONT)
+    assert first.ended() == 1
+    assert "taken over by" in first.words().splitlines()[-1]
+    second.until(is_event("market runs"))
+    second.until(is_event("cleared"))
+    second.send(signal.SIGTERM)
+    assert second.ended() == 0, second.words()
+    database = config.parent / "market" / NAME / "market.sqlite"
+    assert peergrid(["replay", str(database)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("gate_closure_s = 300", "gate_closure_s = -1"), "markets[0].gate_closure_s: -1"),
+        (("[markets.simulation]", "[markets.simulations]"), "markets[0].simulations"),
+        (('name = "', 'name = "Ä'), "markets[0].name"),
+        (("seed = 1", 'seed = 1\nkey = "k"'), "key"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_refused_by_field(
+    config: Path, change: tuple[str, str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text().replace(*change, 1))
+    assert peergrid(["run", str(config)]) == 2
+    assert words in capsys.readouterr().err
+    assert not (config.parent / "market").exists()
