@@ -17,11 +17,14 @@ from meters.household.forecast import (
     Forecast,
     analogues,
     clear_sky,
+    clear_sky_day,
     persistence,
     seasonal,
+    typical_day,
 )
 from meters.household.settings import HouseholdSettings
 from meters.household.sites import DAY_S, Series, households
+from meters.household.weather import YEAR_START
 from tests.meters.places import NOON, PROFILES
 
 PER_DAY, SECONDS, AHEAD = 96, 900, 2
@@ -97,6 +100,40 @@ def test_a_past_is_the_means_of_its_intervals(day: int, intervals: int, seconds:
     expected = [series.mean(end - back * seconds, seconds) for back in range(intervals, 0, -1)]
     assert past == pytest.approx(expected)
     assert not Series(()).past(end, intervals, seconds).any()
+
+
+def test_a_day_ahead_that_repeats_itself_is_foreseen() -> None:
+    day = np.random.default_rng(1).uniform(100, 900, PER_DAY)
+    assert typical_day(np.tile(day, HISTORY_DAYS), PER_DAY) == pytest.approx(day)
+    clear = sun(np.ones(LENGTH))
+    assert clear_sky_day(clear, PER_DAY) == pytest.approx(clear[-PER_DAY:], abs=1)
+    assert not clear_sky_day(np.zeros(LENGTH), PER_DAY).any()
+
+
+def test_todays_cloud_passes_with_the_hours() -> None:
+    clearness = np.ones(LENGTH)
+    clearness[-8:] = 0.3
+    expected = clear_sky_day(sun(clearness), PER_DAY) / np.maximum(sun(np.ones(LENGTH))[-PER_DAY:], 1)
+    assert expected[0] == pytest.approx(0.3, abs=0.05)
+    assert 0.5 < expected[12] < 0.75, "three hours later half of it has passed"
+    assert expected[-4] > 0.95
+
+
+@pytest.mark.parametrize("kind", ["load", "sun"])
+def test_the_day_ahead_errs_and_still_beats_persistence(kind: str) -> None:
+    village = households(year_profiles("simbench:1-LV-rural1--2-sw"), HouseholdSettings(), 1)
+    series = [home.load_w if kind == "load" else home.modules_w for home in village if home.pv]
+    look = typical_day if kind == "load" else clear_sky_day
+    ours = naive = 0.0
+    for one in series:
+        for day in range(40, 350, 31):
+            now = YEAR_START + day * DAY_S + 9 * 3600
+            truth = one.past(now + DAY_S, PER_DAY, SECONDS)
+            history = one.past(now, LENGTH, SECONDS)
+            ours += np.abs(look(history, PER_DAY) - truth).mean()
+            naive += np.abs(history[-1] - truth).mean()
+    assert ours > 0.05 * naive, "errors are real"
+    assert ours < 0.9 * naive
 
 
 def errors_w(series: list[Series], forecast: Forecast) -> float:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from grid.catalogue import year_profiles
 from market.messages.models import STEPS_MAX, Side, Tariff
 from meters.household.forecast import FORECASTS
 from meters.household.life import Plan, State, first_state, live, situation
@@ -152,6 +153,10 @@ def test_an_offer_knows_nothing_of_the_future(kind: str, time: int) -> None:
     assert one.load_w.mean(time, SECONDS) != other.load_w.mean(time, SECONDS)
     know = [situation(h, state, no_plans, time + SECONDS, SECONDS, TARIFF) for h in (one, other)]
     assert know[0] == know[1]
+    looks = [known.outlook(24, 3600) for known in know]
+    assert looks[0] is not None
+    assert looks[1] is not None
+    assert all((vars(looks[0])[name] == vars(looks[1])[name]).all() for name in vars(looks[0]))
 
 
 def test_forecasts_have_real_errors() -> None:
@@ -170,6 +175,56 @@ def test_forecasts_have_real_errors() -> None:
 
 def replace_settings(**changes: object) -> HouseholdSettings:
     return HouseholdSettings(**{**RICH.model_dump(), **changes})
+
+
+@settings(deadline=None, max_examples=25)
+@given(times, fractions, st.integers(0, 50))
+def test_what_a_heat_pump_takes_passes_the_registers_and_keeps_the_house_warm(
+    time: int, parts: list[float], seed: int
+) -> None:
+    home = households(PROFILES, HouseholdSettings(heat_pump_share=1.0), seed)[2]
+    pump = home.heat_pump
+    assert pump
+    assert home.kind == "heat pump"
+    state = first_state(home, time)
+    for part in range(6):
+        after = live(home, state, awarded(offered(home, state), parts[part:] + parts[:part]), SECONDS)
+        demand_wh = home.heat_w.mean(state.time, SECONDS) / 4
+        made_wh = after.heat_wh - state.heat_wh + demand_wh + pump.loss_wh(state.heat_wh, 0.25)
+        load_wh = home.load_w.mean(state.time, SECONDS) / 4
+        taken_wh = -net_wh(state, after) - load_wh
+        assert taken_wh == pytest.approx(made_wh / home.cop(state.time, SECONDS), abs=1e-3)
+        assert after.heat_lacking_wh < 1e-6
+        state = after
+
+
+def test_simbenchs_heat_pumps_heat_by_their_own_profiles_energy() -> None:
+    profiles = year_profiles("simbench:1-LV-rural3--2-sw")
+    village = households(profiles, HouseholdSettings(), 1)
+    pumps = [home for home in village if home.heat_pump]
+    assert len(pumps) == 18
+    for home in pumps:
+        assert home.heat_pump
+        column = int(np.flatnonzero(profiles.load_index == home.index)[0])
+        electric_w = profiles.load_p_w[:, column]
+        assert home.heat_pump.power_w == pytest.approx(electric_w.max())
+        assert not home.load_w.parts, "its load is the heat pump and nothing else"
+        (heat_w, _), *_ = home.heat_w.parts
+        mean_cop = heat_w.mean() / electric_w.mean()
+        assert 2.3 < mean_cop < 4.5, "field trials tell seasonal factors of 2.5 to 4"
+
+
+def test_going_it_alone_a_heat_pump_keeps_its_store_half_full() -> None:
+    home = next(
+        home
+        for home in households(year_profiles("simbench:1-LV-rural3--2-sw"), HouseholdSettings(), 1)
+        if home.heat_pump
+    )
+    assert home.heat_pump
+    state = first_state(home, NOON)
+    for _ in range(96):
+        state = live(home, state, None, SECONDS)
+    assert state.heat_wh == pytest.approx(home.heat_pump.capacity_wh / 2)
 
 
 def test_a_consuming_load_injects_negative_var() -> None:
