@@ -21,8 +21,7 @@ from tests.modbus.servers import build, libmodbus_tcp, write_image
 from tests.service import scene
 from tests.service.scene import SECONDS, START
 
-INTERVALS = 5
-"""The first is for getting to know the meters: no forecast without a past. The hour are the other four."""
+INTERVALS = 4
 
 
 @pytest_asyncio.fixture
@@ -46,8 +45,9 @@ async def test_a_mixed_market_is_settled_by_its_registers(
     members = village.members()
     monkeypatch.setattr(scene, "MEMBERS", members)
     monkeypatch.setattr(scene, "DEPOSITS", {member.owner: member.deposit_ueur for member in members})
+    monkeypatch.setattr(scene, "SimulatedClock", village.LeadingClock)
     image = write_image(tmp_path / "image", village.images())
-    settings = scene.settings(INTERVALS, patience_s=2.0)
+    settings = scene.settings(INTERVALS)
     with libmodbus_tcp(build(tmp_path), image) as url:
         async with scene.market(tmp_path, broker.port, settings) as engine:
             clock = engine._clock
@@ -70,7 +70,7 @@ def check_energy(database: sqlite3.Connection) -> None:
         "tasmota": [(0, TASMOTA_WH)] * INTERVALS,
     }
     imports, exports = (
-        [math.floor(first + wh * number + 1e-6) for number in range(1, INTERVALS + 2)]
+        [math.floor(first + wh * number + 1e-6) for number in range(2, INTERVALS + 3)]
         for first, wh in zip((26289.57, 131881.86), SHELLY_WH, strict=True)
     )
     counted["shelly"] = [
@@ -88,9 +88,9 @@ def check_energy(database: sqlite3.Connection) -> None:
 
 
 def check_trade(database: sqlite3.Connection) -> None:
-    """In each interval of the hour all six have an award, and the balcony's is sold to the others."""
+    """In each interval all six have an award, and the balcony's is sold to the others."""
     query = "SELECT meter, net_wh, amount_neur FROM award WHERE interval_start = ?"
-    for start in range(START + SECONDS, START + INTERVALS * SECONDS, SECONDS):
+    for start in range(START, START + INTERVALS * SECONDS, SECONDS):
         awards = {meter: (net_wh, neur) for meter, net_wh, neur in database.execute(query, (start,))}
         assert awards.keys() == {signer.address for signer in SIGNERS.values()}
         net_wh, neur = awards[SIGNERS["tasmota"].address]

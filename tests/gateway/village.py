@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from meters import running
 from meters.broker import Broker
 from meters.enrol import KEY
 from meters.identity import write_key
-from meters.mqtt import Message
+from meters.mqtt import Inbox, Message, Session
 from meters.run_config import read_setup
 from tests.adapters.cases import case
 from tests.adapters.home import Clock, answering
@@ -66,6 +66,8 @@ def images() -> dict[int, Tables]:
 
 
 CONFIGURATION = """
+resend_s = 0.5
+
 [market]
 feeder = "{feeder}"
 address = "{market}"
@@ -122,6 +124,16 @@ relay = {{ rated_w = 2000, price = 20000 }}
 """
 
 
+class LeadingClock(SimulatedClock):
+    """The market's clock, which the village's precedes: where it moves to, ``before`` has been."""
+
+    before: Callable[[int], None] = staticmethod(lambda _: None)
+
+    def advance_to(self, moment: int) -> None:
+        self.before(moment)
+        super().advance_to(moment)
+
+
 @dataclass
 class Devices:
     """What the village's devices have counted after so many intervals, in their own words."""
@@ -139,8 +151,14 @@ class Devices:
         self._shelly = case("shelly-pro3em")
         self._tasmota = case("tasmota-pow")
 
-    def live(self) -> None:
-        """Through one interval."""
+    def live_until(self, moment: int) -> None:
+        """Through the intervals that end by then."""
+        while (end := self.clock.time_s // SECONDS * SECONDS + SECONDS) <= moment:
+            self._live()
+            self.clock.time_s = end
+        self.clock.time_s = max(self.clock.time_s, float(moment))
+
+    def _live(self) -> None:
         self.intervals += 1
         self.plug_wh += TASMOTA_WH if self.plug_on else 0
         abb = (0x12D687 + ABB_WH // 10 * self.intervals).to_bytes(8, "big")
@@ -189,10 +207,14 @@ class Devices:
 
 @asynccontextmanager
 async def village(
-    folder: Path, market_clock: SimulatedClock, broker: Broker, home: Broker, modbus: str
+    folder: Path, market_clock: LeadingClock, broker: Broker, home: Broker, modbus: str
 ) -> AsyncIterator[Devices]:
-    """The gateway of all six, as ``peergrid meter run`` runs it, and its devices, in the market's time."""
-    clock = Clock(float(START - SECONDS))
+    """The gateway of all six, as ``peergrid meter run`` runs it, and its devices, in the market's time.
+
+    All meters have been read once, an interval before the first gate opens: so they have a past by then, and
+    a forecast.
+    """
+    clock = Clock(float(START - 2 * SECONDS))
     devices = Devices(modbus, clock)
     for name, secret in SECRETS.items():
         (folder / name).mkdir(parents=True)
@@ -204,18 +226,21 @@ async def village(
     path.write_text(CONFIGURATION.format(**texts))
     stop = asyncio.Event()
 
-    async def follow() -> None:
-        while not stop.is_set():
-            while clock.time_s + SECONDS - clock.time_s % SECONDS <= market_clock.now():
-                await asyncio.to_thread(devices.live)
-                clock.time_s += SECONDS - clock.time_s % SECONDS
-            clock.time_s = max(clock.time_s, float(market_clock.now()))
-            await asyncio.sleep(0.01)
+    async def all_are_heard() -> None:
+        inbox, heard = Inbox(), set()
+        topics = [f"peergrid/v1/{FEEDER_ID}/+/reading"]
+        async with Session(broker.host, broker.port, "listener", inbox, subscriptions=topics):
+            while len(heard) < len(NAMES):
+                batch = await inbox.batch()
+                heard |= {incoming.topic for incoming in batch}
+                Inbox.done(batch)
 
     async with answering(home, devices.topics, devices.answer), asyncio.TaskGroup() as tasks:
-        tasks.create_task(follow())
         tasks.create_task(running.run(read_setup(path), stop, clock))
         try:
+            await asyncio.wait_for(all_are_heard(), 60)
+            devices.live_until(market_clock.now())
+            market_clock.before = devices.live_until
             yield devices
         finally:
             stop.set()
