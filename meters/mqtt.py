@@ -208,7 +208,8 @@ class Session:
         self._tls = tls
         self._login = login
         # TLS 1.3 refuses a client only after the handshake, and then nothing but silence comes.
-        self.problem = "no answer" if tls is None else "no answer, as where a certificate is not accepted"
+        self._silence = "no answer" if tls is None else "no answer, as where a certificate is not accepted"
+        self.problem = self._silence
         """Why there was no connection, the last time that there was none."""
         self._paho: PahoClient | None = None
         self._unconfirmed: dict[int, _Confirmation | None] = {}
@@ -299,9 +300,9 @@ class Session:
                         self._on_connect(self)
                     broken = client._disconnected
                     await asyncio.wait({broken})  # waiting for it directly would cancel it with us
-                    broken.exception()
+                    self.problem = str(broken.exception() or "the connection broke")
             except (aiomqtt.MqttError, OSError) as error:
-                self.problem = str(error)
+                self.problem = self._silence if "timed out" in str(error) else str(error)
                 _log.debug("%s: %s", self.client_id, error)
             finally:
                 self._forget_connection()
