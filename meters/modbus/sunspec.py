@@ -20,6 +20,7 @@ from meters.modbus.decoding import Number, float_step
 from meters.modbus.line import Line
 from meters.modbus.profile import Points, Quantity, SunSpecProfile
 from meters.modbus.rates import Actuator
+from meters.modbus.sunspec_control import ControlError, control
 from meters.modbus.unit import Poll
 from meters.source import SourceError
 
@@ -33,8 +34,6 @@ _NAMES: tuple[Quantity, ...] = (
 )
 _MODULI = {"acc32": 2**32, "acc64": 2**64, "uint32": 2**32, "uint64": 2**64}
 _WORDS_WRITTEN_MAX = 100
-_CHARGE_AND_DISCHARGE = 3
-_ON, _OFF = 1, 0
 
 Model = Any
 """pysunspec2 has no types."""
@@ -89,11 +88,6 @@ class SunSpecUnit:
         self._device: _Device | None = None
         self._thread = ThreadPoolExecutor(1)  # its own: those of devices that hang must not be missing here
 
-    async def models(self) -> list[int]:
-        """The numbers of the models that the device has."""
-        device = await self._scanned()
-        return sorted(key for key in device.models if isinstance(key, int))
-
     async def poll(self) -> Poll:
         device = await self._scanned()
         points, model = self._measuring(device)
@@ -122,16 +116,8 @@ class SunSpecUnit:
     async def obey(self, power_w: int | None, actuator: Actuator) -> None:
         device = await self._scanned()
         try:
-            if 704 in device.models:
-                await self._run(lambda: _obey_704(device, power_w, actuator))
-            elif actuator.device == "generator" and 123 in device.models:
-                await self._run(lambda: _obey_123(device, power_w, actuator))
-            elif actuator.device == "battery" and 124 in device.models:
-                await self._run(lambda: _obey_124(device, power_w, actuator))
-            else:
-                wanted = "704 or 123" if actuator.device == "generator" else "704 or 124"
-                raise SourceError(f"{self.name}: it has no model {wanted} to set its power by")
-        except (_NotHeldError, ModelError) as error:
+            await self._run(lambda: control(device, power_w, actuator))
+        except (ControlError, ModelError) as error:
             raise SourceError(f"{self.name}: {error}") from None
 
     def _measuring(self, device: _Device) -> tuple[Points, Model]:
@@ -205,94 +191,3 @@ def _identity(device: Any) -> str:
     common = device.models[1][0]
     told = (common.points[name].value for name in ("Mn", "Md", "SN"))
     return "/".join(str(text).strip("\0 ") for text in told if text)
-
-
-class _NotHeldError(Exception):
-    """A setpoint that the device did not take."""
-
-
-def _rated_w(device: Any, actuator: Actuator) -> float:
-    """What percentages refer to: the setting, else the nameplate, else what the user said."""
-    for number, name in ((702, "WMax"), (702, "WMaxRtg"), (121, "WMax"), (120, "WRtg")):
-        if number in device.models:
-            model = device.models[number][0]
-            model.read()
-            if model.points[name].cvalue:
-                return float(model.points[name].cvalue)
-    return float(actuator.rated_w)
-
-
-def _set(model: Model, values: dict[str, float | int | None]) -> None:
-    """Writes scaled values in the order given and reads them back; None, or not implemented: left out."""
-    wanted = {}
-    for name, value in values.items():
-        point = model.points[name]
-        if value is None or point.value is None:
-            continue
-        point.cvalue = value
-        wanted[name] = point.value
-        point.write()
-    model.read()
-    for name, value in wanted.items():
-        held = model.points[name].value
-        if held != value:
-            raise _NotHeldError(f"model {model.model_id}: {name} holds {held}, not the {value} written")
-
-
-def _obey_704(device: Any, power_w: int | None, actuator: Actuator) -> None:
-    """Model 704: a limit in percent for a generator, an active power for a battery."""
-    model = device.models[704][0]
-    model.read()
-    if actuator.device == "battery":
-        if power_w is None:
-            _force(model, "WSetEna", _OFF)
-            return
-        _force(model, "WSetMod", _WSET_WATTS)
-        _force(model, "WSet", power_w)
-        _set(model, {"WSetEnaRvrt": _OFF, "WSetRvrtTms": actuator.reverts_s})
-        _force(model, "WSetEna", _ON)
-        return
-    if power_w is None:
-        _force(model, "WMaxLimPctEna", _OFF)
-        return
-    _force(model, "WMaxLimPct", 100 * power_w / _rated_w(device, actuator))
-    _set(model, {"WMaxLimPctEnaRvrt": _OFF, "WMaxLimPctRvrtTms": actuator.reverts_s})
-    _force(model, "WMaxLimPctEna", _ON)
-
-
-_WSET_WATTS = 1
-"""Of WSetMod: WSet in watts, not WSetPct."""
-
-
-def _force(model: Model, name: str, value: float | int) -> None:
-    """Like :func:`_set`, also where the device has not set it yet (it reads as not implemented)."""
-    if model.points[name].value is None:
-        model.points[name].value = 0
-    _set(model, {name: value})
-
-
-def _obey_123(device: Any, power_w: int | None, actuator: Actuator) -> None:
-    """Model 123: the power limit of an inverter, percent of its rating."""
-    model = device.models[123][0]
-    model.read()
-    if power_w is None:
-        _force(model, "WMaxLim_Ena", _OFF)
-        return
-    _set(model, {"WMaxLimPct_RvrtTms": min(actuator.reverts_s, 65534), "WMaxLimPct_RmpTms": actuator.ramp_s})
-    _force(model, "WMaxLimPct", 100 * power_w / _rated_w(device, actuator))
-    _force(model, "WMaxLim_Ena", _ON)
-
-
-def _obey_124(device: Any, power_w: int | None, actuator: Actuator) -> None:
-    """Model 124: a charge rate c and a discharge rate −c leave the battery one power only."""
-    model = device.models[124][0]
-    model.read()
-    if power_w is None:
-        _force(model, "StorCtl_Mod", _OFF)
-        return
-    most_w = model.points["WChaMax"].cvalue or actuator.rated_w
-    percent = max(-100.0, min(100.0, 100 * power_w / float(most_w)))
-    _set(model, {"InOutWRte_RvrtTms": min(actuator.reverts_s, 65534), "InOutWRte_RmpTms": actuator.ramp_s})
-    _force(model, "OutWRte", percent)
-    _force(model, "InWRte", -percent)
-    _force(model, "StorCtl_Mod", _CHARGE_AND_DISCHARGE)

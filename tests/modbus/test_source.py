@@ -141,6 +141,27 @@ async def test_a_setpoint_by_registers_is_read_back_and_released(
         assert await line.read(3, 3, 40151, 2) == [0, 803]
 
 
+@pytest.mark.needs("gcc", "libmodbus")
+async def test_a_limit_in_percent_without_a_switch_is_released_to_all(
+    register_server: Path, tmp_path: Path
+) -> None:
+    """A profile of one's own: tenths of a percent of the rating in a single register, by function 6."""
+    own = tmp_path / "mine.yaml"
+    setpoint = "{address: 0x100, type: u16, scale: 0.1, unit: '%', positive: export}"
+    own.write_text(
+        (FOLDER / "eastron-sdm72.yaml").read_text()
+        + f"control: {{device: generator, function: 6, setpoint: {setpoint}}}\n"
+    )
+    image = write_image(tmp_path / "image", {1: {"holding": {"0100": "03E8"}}})
+    inverter = Actuator("generator", 5000)
+    with libmodbus_tcp(register_server, image) as url, closing(Line(parse_place(url))) as line:
+        unit = make_unit(line, find_profile(str(own)), 1)
+        await unit.obey(1250, inverter)
+        assert await line.read(1, 3, 0x100, 1) == [250]
+        await unit.obey(None, inverter)
+        assert await line.read(1, 3, 0x100, 1) == [1000]
+
+
 async def test_a_setpoint_that_the_device_does_not_take_is_an_error() -> None:
     """It says yes to the write and holds what it held."""
     profile = find_profile("sma-sunny-boy-storage")
