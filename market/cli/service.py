@@ -19,7 +19,7 @@ from contracts.market_contracts import MarketContracts
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
 from grid.catalogue import open_feeder, year_profiles
-from grid.errors import InputError, PeergridError
+from grid.errors import BrokerError, InputError, PeergridError
 from grid.feeder import Feeder
 from market.cli.chain import market_chain
 from market.cli.console import beside
@@ -40,7 +40,7 @@ from market.service.solver import SolverProcess
 from market.service.store import Store, input_journal
 from market.service.store.journal import StoreJournal
 from market.service.store.leases import FencedError
-from meters.broker import Broker
+from meters.broker import Broker, free_port
 from meters.fleet import FleetConfig
 from meters.fleet import running as running_fleet
 from meters.household.settings import HouseholdSettings
@@ -51,6 +51,7 @@ from meters.secure_broker import market_tls
 
 DATABASE = "market.sqlite"
 RETRY_MAX_S = 30.0
+_BROKER_PAUSE_S = 0.5
 _HEALTHY_S = 120.0
 """Who ran for so long begins again with a short wait."""
 
@@ -95,17 +96,36 @@ async def serve(
         broker = config.broker
         host, port, tls = broker.host or "", broker.port, None
         if broker.host is None:
-            own = await parts.enter_async_context(Broker())
-            host, port = own.host, own.port
-            _log.info("broker", extra={"event": {"host": host, "port": port, "program": own.kind}})
+            host, port = Broker.host, free_port()
         elif broker.tls is not None:
             tls = market_tls(base / broker.tls)
+        if broker.host is None:
+            own = asyncio.create_task(_own_broker(port), name="broker")
+            parts.push_async_callback(_ended, own)
         try:
             async with asyncio.TaskGroup() as running:
                 for place in places:
                     running.create_task(_supervised(place, host, port, tls, stop), name=place.market.name)
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+
+async def _own_broker(port: int) -> None:
+    """A broker on this machine, and another one when it has ended."""
+    while True:
+        try:
+            async with Broker(port=port) as own:
+                _log.info("broker", extra={"event": {"port": port, "program": own.kind}})
+                raise await own.ended()
+        except BrokerError as error:
+            _log.error("broker", extra={"event": {"port": port, "error": str(error)}})
+        await asyncio.sleep(_BROKER_PAUSE_S)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _supervised(place: Place, host: str, port: int, tls: Tls | None, stop: asyncio.Event) -> None:

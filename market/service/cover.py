@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from market.accounts.collateral import fuse_worst_neur, shortfall_neur
 from market.accounts.ledger import NEUR_PER_UEUR, household
-from market.messages.models import Order
+from market.messages.models import Order, Tariff
 from market.service.orderbook import order_worst_neur
 from market.service.ports import Standing
 from market.service.settings import MarketSettings, Member
@@ -21,14 +21,29 @@ from market.service.settings import MarketSettings, Member
 class Cover:
     def __init__(self, settings: MarketSettings, members: Mapping[str, Member]) -> None:
         self._tariff = settings.tariff
+        self._tariffs: dict[int, Tariff] = {}
+        self._minutes = settings.minutes
         self._members = members
         self._cover_neur: dict[str, int] = {}
         self._debt_ueur: dict[str, int] = {}
         self._worst_neur: dict[str, dict[int, int]] = {meter: {} for meter in members}
-        self._fuse_neur = {
-            meter: fuse_worst_neur(member.fuse_w, settings.minutes, settings.tariff)
-            for meter, member in members.items()
+        self._fuse_neur = self._fuses_neur(settings.tariff)
+
+    def _fuses_neur(self, tariff: Tariff) -> dict[str, int]:
+        return {
+            meter: fuse_worst_neur(member.fuse_w, self._minutes, tariff)
+            for meter, member in self._members.items()
         }
+
+    def price(self, interval_start: int, tariff: Tariff) -> None:
+        """The prices of an interval, before orders for it are looked at."""
+        if tariff != self._tariff:
+            self._tariff, self._fuse_neur = tariff, self._fuses_neur(tariff)
+        self._tariffs[interval_start] = tariff
+
+    def _worst_of(self, order: Order) -> int:
+        tariff = self._tariffs.get(order.interval_start, self._tariff)
+        return order_worst_neur(order, self._members[order.meter], tariff)
 
     def renew(
         self, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
@@ -64,14 +79,13 @@ class Cover:
         """
         worst = {
             **self._worst_neur[order.meter],
-            order.interval_start: order_worst_neur(order, self._members[order.meter], self._tariff),
+            order.interval_start: self._worst_of(order),
         }
         return shortfall_neur(self._cover_neur[order.meter], worst.values(), self._fuse_neur[order.meter])
 
     def hold(self, order: Order) -> None:
         """An accepted order counts with its worst case."""
-        worst = order_worst_neur(order, self._members[order.meter], self._tariff)
-        self.set(order.meter, order.interval_start, worst)
+        self.set(order.meter, order.interval_start, self._worst_of(order))
 
     def set(self, meter: str, interval_start: int, worst_neur: int) -> None:
         """After the clearing it counts with what it got."""
@@ -79,6 +93,7 @@ class Cover:
 
     def release(self, interval_start: int) -> None:
         """After settlement the ledger has it."""
+        self._tariffs.pop(interval_start, None)
         for worst in self._worst_neur.values():
             worst.pop(interval_start, None)
 

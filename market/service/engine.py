@@ -81,8 +81,9 @@ class Engine:
         """Opens a gate with the collateral that stands now."""
         opens_at, closes_at = self._gate_times(start)
         self._settling.renew(self._gateway.cover, opens_at, self._standing)
-        self._steps.open(start, opens_at, closes_at, self._steps.tariff(start))
-        self._gateway.intake.open_gate(start, closes_at)
+        tariff = self._steps.tariff(start)
+        self._steps.open(start, opens_at, closes_at, tariff)
+        self._gateway.intake.open_gate(start, closes_at, tariff)
 
     def _close(self, start: int, at: int) -> None:
         self._gateway.intake.close_gate(start)
@@ -119,7 +120,7 @@ class Engine:
                 comparison = await asyncio.to_thread(self._physics.without_network, draft.book)
         with self._stage("store", start):
             awards = self._steps.publish(draft, solved, comparison, self._clock.now())
-        hold_awards(self._gateway.cover, self._settings, self._members, start, solved.record, draft.orders)
+        hold_awards(self._gateway.cover, self._members, start, solved.record, draft.orders, draft.book.tariff)
         self._gateway.tally.clearings += 1
         self._gateway.tally.awards += awards
 

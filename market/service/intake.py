@@ -11,7 +11,7 @@ from itertools import islice
 
 from sqlalchemy import Connection
 
-from market.messages.models import Order, ReceiptKind, ReceiptResult, Side, Sync
+from market.messages.models import Order, ReceiptKind, ReceiptResult, Side, Sync, Tariff
 from market.service.answer import Answer
 from market.service.clock import Clock
 from market.service.cover import Cover
@@ -40,22 +40,27 @@ class Intake:
         self._clock = clock
         self._cover = cover
         self._closes_at: dict[int, int] = {}
+        self._tariffs: dict[int, Tariff] = {}
         self._orders: dict[int, dict[str, StoredOrder]] = {}
         self._spoken: dict[int, set[str]] = {}
         self.readings = ReadingDesk(settings, members, store)
 
-    def open_gate(self, interval_start: int, closes_at: int) -> None:
-        """From now on orders for the interval are taken; those in the store stand."""
+    def open_gate(self, interval_start: int, closes_at: int, tariff: Tariff | None = None) -> None:
+        """From now on orders for the interval are taken, at ``tariff`` where that is not the market's first
+        one; those in the store stand.
+        """
         with self._store.reading() as connection:
             orders = inputs.live_orders(connection, interval_start)
         self._closes_at[interval_start] = closes_at
+        self._tariffs[interval_start] = tariff or self._settings.tariff
+        self._cover.price(interval_start, self._tariffs[interval_start])
         self._orders[interval_start] = orders
         self._spoken[interval_start] = set(orders)
         for stored in orders.values():
             self._cover.hold(stored.order)
 
     def close_gate(self, interval_start: int) -> None:
-        for remembered in (self._closes_at, self._orders, self._spoken):
+        for remembered in (self._closes_at, self._tariffs, self._orders, self._spoken):
             remembered.pop(interval_start, None)
 
     def silent(self, interval_start: int) -> set[str]:
@@ -114,7 +119,7 @@ class Intake:
     def _reload(self) -> None:
         self.readings.reload()
         for interval_start, closes_at in list(self._closes_at.items()):
-            self.open_gate(interval_start, closes_at)
+            self.open_gate(interval_start, closes_at, self._tariffs[interval_start])
 
     def _judge_order(
         self, tx: Connection, said: Heard, order: Order, now: int, accepted: list[StoredOrder]
@@ -156,7 +161,7 @@ class Intake:
             return "the gate of this interval is not open", "interval_start"
         if standing and order.version < standing.order.version:
             return f"version {standing.order.version} is stored already", "version"
-        tariff = self._settings.tariff
+        tariff = self._tariffs[order.interval_start]
         for index, step in enumerate(order.steps):
             if not tariff.floor <= step.limit_price <= tariff.cap:
                 reason = f"{step.limit_price} is outside floor {tariff.floor} and cap {tariff.cap}"

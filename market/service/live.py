@@ -42,6 +42,8 @@ class LiveMarket(Engine):
     _clock: WallClock
     _blocked = ""
     """Why no gate opens; empty while they do."""
+    _stepped_s = 0
+    """How far the machine's clock was set away from the market's."""
     _watched = 0
     """The boundary at which it is known who was read."""
 
@@ -72,7 +74,7 @@ class LiveMarket(Engine):
         for start, interval in stored.items():
             if self._clock.now() <= interval.closes_at:
                 self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
-                self._gateway.intake.open_gate(start, interval.closes_at)
+                self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
                 self._tell("gate reopened", start)
 
     async def _rest(self, chain: asyncio.Task[None]) -> None:
@@ -93,9 +95,10 @@ class LiveMarket(Engine):
     # What is due
 
     async def _look(self) -> None:
-        stepped_s = self._clock.follow()
-        if stepped_s:
-            words = f"by {stepped_s:+.0f} s: the market's clock goes on as it was until a restart"
+        stepped_s = round(self._clock.follow())
+        if stepped_s != self._stepped_s:
+            self._stepped_s = stepped_s
+            words = f"is {stepped_s:+d} s off the market's, which goes on as it was until a restart"
             self._alarm("clock", "clock", words)
         self._steps.instructing.carry_out_waiting(self._clock.now())
         await self._open_gates()

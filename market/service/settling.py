@@ -26,7 +26,7 @@ from market.accounts.settlement import Settlement, settle_cleared, settle_suspen
 from market.accounts.tariff import retail_neur
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
-from market.messages.models import Order
+from market.messages.models import Order, Tariff
 from market.service import orderbook
 from market.service.cover import Cover
 from market.service.ports import Physics, Settler, Standing
@@ -169,12 +169,13 @@ class Settling:
             for start, interval in intervals.intervals(connection).items():
                 if interval.state in ("CLOSED", "CLEARED", "SUSPENDED", "METERED"):
                     orders = _orders(connection, start)
+                    cover.price(start, interval.tariff)
                     if interval.state == "CLOSED":
                         for order in orders.values():
                             cover.hold(order)
                     else:
                         record = intervals.clearing(connection, start).record
-                        hold_awards(cover, self._settings, self._members, start, record, orders)
+                        hold_awards(cover, self._members, start, record, orders, interval.tariff)
 
     # One interval
 
@@ -308,17 +309,17 @@ class Settling:
 
 def hold_awards(
     cover: Cover,
-    settings: MarketSettings,
     members: Mapping[str, Member],
     start: int,
     record: ClearingRecord,
     orders: Mapping[str, Order],
+    tariff: Tariff,
 ) -> None:
     """After the clearing, orders count with what they got."""
     taken = orderbook.taken_steps(record, orders)
     for meter, order in orders.items():
         steps = [step for _, step in taken.get(meter, [])]
-        cover.set(meter, start, orderbook.award_worst_neur(order, steps, members[meter], settings.tariff))
+        cover.set(meter, start, orderbook.award_worst_neur(order, steps, members[meter], tariff))
 
 
 def _cleared(connection: Connection, start: int) -> _Cleared:

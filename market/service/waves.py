@@ -60,7 +60,7 @@ class SimulatedMarket(Engine):
             if interval.state == "OPEN":
                 self._clock.advance_to(interval.opens_at)
                 self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
-                self._gateway.intake.open_gate(start, interval.closes_at)
+                self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
 
     async def _wave(self, index: int) -> None:
         start = self._settings.start_of(index)

@@ -36,7 +36,10 @@ class StoredReading:
 
 
 def register(tx: Connection, settings: MarketSettings, members: Sequence[Member]) -> None:
-    """Enters members and accounts; on a database that has them, checks that they are the same."""
+    """Enters members and accounts; on a database that has them, checks that they are the same.
+
+    A market without end takes new ones; whoever has left stays in its books.
+    """
     meters = [member.model_dump(exclude={"deposit_ueur"}) for member in members]
     accounts = [
         {"account": household(m.meter), "address": m.owner, "deposit_ueur": m.deposit_ueur} for m in members
@@ -49,7 +52,13 @@ def register(tx: Connection, settings: MarketSettings, members: Sequence[Member]
         if not stored:
             if wanted:
                 tx.execute(insert(table), wanted)
-        elif stored != {row[key]: row for row in wanted}:
+            continue
+        rows = {row[key]: row for row in wanted}
+        new = [row for name, row in rows.items() if name not in stored]
+        if settings.intervals is None and all(rows.get(name, row) == row for name, row in stored.items()):
+            if new:
+                tx.execute(insert(table), new)
+        elif stored != rows:
             raise StoreError(f"the stored {table.name}s are not those of this run")
 
 
