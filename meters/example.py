@@ -8,7 +8,7 @@ _HEAD = """\
 # Folder of what must not be lost: what was read and has no receipt yet. Keep it on a disk, not in /tmp.
 outbox = "outbox"
 
-[market]                    # Ask the market's operator; `peergrid broker config` and `chain deploy` made these.
+[market]                    # ask its operator: `peergrid broker config` and `chain deploy` made these
 feeder = "village"          # the market's id, as in the topics
 address = "0x0000000000000000000000000000000000000001"   # whose signature receipts and awards carry
 chain_id = 1337             # of the meter registry
@@ -18,7 +18,7 @@ minutes = 15                # length of an interval: 5, 15, 30 or 60
 [broker]
 host = "localhost"
 port = 8883
-tls = true                  # false only for a broker on this machine that asks for no certificates (port 1883)
+tls = true                  # false only for a broker on this machine without certificates (port 1883)
 
 # One [[meters]] for each meter, or for many at once: folder = "meters/*" takes every folder with a key, and
 # {folder} in the texts of the source is the folder's name.
@@ -46,7 +46,7 @@ _MODBUS = """\
 [meters.source]
 kind = "modbus"
 url = "tcp://192.0.2.7:502" # or rtu:///dev/ttyUSB0
-profile = "sdm630"          # `peergrid meter profiles` lists them
+profile = "eastron-sdm630"  # `peergrid meter profiles` lists them
 # unit = 1                  # the unit id, where it is not the one that the device is delivered with
 fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed
 """

@@ -18,12 +18,21 @@ from market.messages.signing import Signer
 from meters import running
 from meters.agent import MarketPlace
 from meters.broker import HOST, Broker, free_port
+from meters.example import EXAMPLES
 from meters.household.devices import Pv
 from meters.household.settings import HouseholdSettings
 from meters.identity import write_key
 from meters.run_config import MeterSetup, RunSetup, read_setup
 from meters.simulated import HouseholdSourceSettings
-from meters.source import RegisterReading, Setpoint, Source, SourceError, SourceSettings, Surroundings
+from meters.source import (
+    SOURCES,
+    RegisterReading,
+    Setpoint,
+    Source,
+    SourceError,
+    SourceSettings,
+    Surroundings,
+)
 from tests.meters.scripted_market import DOMAIN, FEEDER, MARKET, SECONDS, ScriptedMarket, Seen
 
 NOON = 1_795_348_800
@@ -335,6 +344,16 @@ def test_what_is_wrong_is_told_with_file_field_and_value(
         read_setup(path)
     assert problem in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_example_of_every_kind_of_source_is_a_configuration(tmp_path: Path, kind: str) -> None:
+    text = EXAMPLES[kind].replace("tls = true", "tls = false")
+    (tmp_path / "meter-7").mkdir()
+    write_key(tmp_path / "meter-7" / "meter.key", b"7" * 32)
+    (tmp_path / "meters.toml").write_text(text)
+    (meter,) = read_setup(tmp_path / "meters.toml").meters
+    assert (meter.name, meter.source.kind) == ("meter-7", kind)
 
 
 def test_a_key_that_others_can_read_and_a_meter_named_twice_are_refused(tmp_path: Path) -> None:
