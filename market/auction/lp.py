@@ -32,7 +32,7 @@ REDUCED_COST_MIN = 1e-7
 WINDOWS_MAX = 60
 WINDOW_GROWTH = 3.0
 LATER_WINDOW_SHARE = 0.03
-"""Half the window is at most this, in terms of the span of prices, once a program before told the prices."""
+"""Half the window, in terms of the span of prices, once a program before this one told the prices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class ClearingProgram:
         if predicted is None:
             predicted = self._predict()
         else:
-            window = min(window / 2, self._later_window)
+            window = min(window, self._later_window)
         low, high = predicted - window, predicted + window
         for _ in range(WINDOWS_MAX):
             free = everything | ((price >= low[point]) & (price <= high[point]))
@@ -143,7 +143,7 @@ class ClearingProgram:
         return solution
 
     def _predict(self) -> Floats:
-        """Prices of smoothed supply and demand under the newest balance and the limits."""
+        """Prices [k] of smoothed supply and demand under the newest balance and the limits."""
         points = len(self._columns.point_node)
         if not points:
             return np.zeros(0)

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from grid.feeder import Bools, Floats, Ints
+from grid.feeder import Bools, Floats
 
 ROUNDS_PER_SIZE = 4
 RANK_TOLERANCE = 1e-11
@@ -112,13 +112,13 @@ def _search(
         if q is None and len(free) > len(taken):
             q = hessian()
         slope = gradient if q is None else gradient + q @ x
+        open_rows, left = rows[:, free], room - rows @ x
         direction, multipliers, exact = _towards(
-            None if q is None else q[np.ix_(free, free)],
-            slope[free],
-            rows[np.ix_(taken, free)],
-            (room - rows @ x)[taken],
+            None if q is None else q[:, free][free], slope[free], open_rows[taken], left[taken]
         )
-        share, row, variable = _first_block(x, direction, free, low, high, rows, room, active)
+        share, row, position = _first_block(
+            direction, low[free] - x[free], high[free] - x[free], open_rows, left, active
+        )
         if share < 1.0 and not round_ and not elastic:
             return None, False
         x[free] += min(share, 1.0) * direction
@@ -126,24 +126,25 @@ def _search(
             if row >= 0:
                 active[row] = True
             else:
-                x[variable] = high[variable] if direction[free == variable][0] > 0 else low[variable]
+                variable = free[position]
+                x[variable] = high[variable] if direction[position] > 0 else low[variable]
                 held[variable] = True
             continue
         if not exact:
             continue
         every = np.zeros(len(rows))
         every[taken] = multipliers
-        slope = gradient if q is None else gradient + q @ x
-        rent = slope + every @ rows
-        loss = np.where(held & (low < high), np.where(x <= low, -rent, rent), 0.0)
-        sign = np.where(active, -every, 0.0)
-        sign[:equations] = 0.0
-        if max(loss.max(initial=0.0), sign.max(initial=0.0)) <= MULTIPLIER_TOLERANCE:
+        rent = every @ rows + (gradient if q is None else gradient + q @ x)
+        loss = np.where(x <= low, -rent, rent) * (held & (low < high))
+        against = -every
+        against[:equations] = 0.0
+        variable, row = int(loss.argmax()), int(against.argmax())
+        if max(loss[variable], against[row]) <= MULTIPLIER_TOLERANCE:
             return Step(x, every, active), True
-        if loss.max(initial=0.0) >= sign.max(initial=0.0):
-            held[int(np.argmax(loss))] = False
+        if loss[variable] >= against[row]:
+            held[variable] = False
         else:
-            active[int(np.argmax(sign))] = False
+            active[row] = False
     return None, True
 
 
@@ -206,31 +207,27 @@ def _inverse(matrix: Floats) -> Floats | None:
 
 
 def _first_block(
-    x: Floats,
-    direction: Floats,
-    free: Ints,
-    low: Floats,
-    high: Floats,
-    rows: Floats,
-    room: Floats,
-    active: Bools,
+    direction: Floats, low: Floats, high: Floats, rows: Floats, left: Floats, active: Bools
 ) -> tuple[float, int, int]:
-    """How far the way is open, in terms of the way, and which row or else variable stops it first."""
-    most = np.where(direction > 0, high[free], low[free]) - x[free]
-    moving = np.abs(direction) > STEP_MIN
-    share = np.divide(most, direction, out=np.full(len(free), np.inf), where=moving)
-    first, row, variable = np.inf, -1, -1
-    if len(share):
-        variable = int(free[np.argmin(share)])
-        first = float(share.min())
-    others = np.flatnonzero(~active)
-    if len(others):
-        speed = rows[np.ix_(others, free)] @ direction
-        closing = speed > np.maximum(
-            STEP_MIN, DEPENDENCE_TOLERANCE * (np.abs(rows[np.ix_(others, free)]) @ np.abs(direction))
-        )
-        left = np.maximum(room[others] - rows[others] @ x, 0.0)
-        share = np.divide(left, speed, out=np.full(len(others), np.inf), where=closing)
-        if share.min() < first:
-            first, row = float(share.min()), int(others[np.argmin(share)])
-    return max(first, 0.0), row, variable
+    """How far the way is open, in terms of the way, and the row (else −1) or variable that stops it first.
+
+    ``low`` and ``high`` are how far the variables may move, and ``left`` what is left to each row.
+    """
+    first, row, position = np.inf, -1, -1
+    size = np.abs(direction)
+    moving = np.flatnonzero(size > STEP_MIN)
+    if len(moving):
+        way = direction[moving]
+        share = np.where(way > 0, high[moving], low[moving]) / way
+        position = int(share.argmin())
+        first, position = float(share[position]), int(moving[position])
+    speed = rows @ direction
+    closing = np.flatnonzero(
+        ~active & (speed > np.maximum(STEP_MIN, DEPENDENCE_TOLERANCE * (np.abs(rows) @ size)))
+    )
+    if len(closing):
+        share = np.maximum(left[closing], 0.0) / speed[closing]
+        nearest = int(share.argmin())
+        if share[nearest] < first:
+            first, row = float(share[nearest]), int(closing[nearest])
+    return max(first, 0.0), row, position
