@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paho.mqtt import publish
+from paho.mqtt.enums import MQTTProtocolVersion
 
 from meters.adapters.listening import MqttSource
 from meters.adapters.source import MqttSourceSettings
@@ -46,10 +47,13 @@ async def opened(
 
 
 async def say(broker: Broker, messages: Sequence[Recorded]) -> None:
-    """Publish as a device does: MQTT 3.1.1, by another library than the source's session."""
+    """Publish by another library than the source's session, in the devices' MQTT 3.1.1 where it is spoken."""
+    protocol = MQTTProtocolVersion.MQTTv5 if broker.program == "iotcore" else MQTTProtocolVersion.MQTTv311
     batch = [(message.topic, message.payload, 1, message.retained) for message in messages]
     if batch:
-        await asyncio.to_thread(publish.multiple, batch, hostname=broker.host, port=broker.port)
+        await asyncio.to_thread(
+            publish.multiple, batch, hostname=broker.host, port=broker.port, protocol=protocol
+        )
 
 
 async def until(done: Callable[[], bool], timeout_s: float = 10.0) -> None:
