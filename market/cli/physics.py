@@ -117,10 +117,11 @@ class _Outsiders:
                 continue
             modules_w = max(_expected(home.modules_w, start), 0.0)
             fed_in_w = home.pv.available_w(modules_w) if home.pv else 0.0
+            heat_pump_w = _expected(home.heat_w, start) / home.cop(start, INTERVAL_S)
             firm.append(
                 Firm(
                     connection_point=home.name,
-                    p_w=fed_in_w - max(_expected(home.load_w, start), 0.0),
+                    p_w=fed_in_w - max(_expected(home.load_w, start), 0.0) - heat_pump_w,
                     q_var=-_expected(home.load_q_var, start),
                 )
             )

@@ -37,7 +37,9 @@ def config_for(port: int, folder: Path, **changes: object) -> FleetConfig:
         "registry": DOMAIN.verifying_contract,
         "seed": 7,
         "first_interval_start": START,
-        "household": HouseholdSettings(pv_scale=4.0, ev_share=0.5, battery_share=0.3),
+        "household": HouseholdSettings(
+            pv_scale=4.0, ev_share=0.5, battery_share=0.3, strategies={"adaptive": 0.3, "manager": 0.4}
+        ),
         "database": str(folder / "meters.sqlite"),
         "resend_s": 0.5,
     }
