@@ -85,6 +85,11 @@ def test_a_quick_reset_waits_until_the_time_is_up() -> None:
     assert all(outcome.event is Event.SUSPECT for outcome in outcomes[1:])
 
 
+def test_two_samples_are_not_enough_however_far_apart() -> None:
+    outcomes = follow([sample(0, 500_000), sample(900, 3), sample(1800, 4), sample(2700, 5)])
+    assert [outcome.event for outcome in outcomes[1:]] == [Event.SUSPECT, Event.SUSPECT, Event.NEW_EPOCH]
+
+
 def test_a_spike_above_the_fuse_adds_nothing() -> None:
     most = bound_wh(FUSE_W, 900, 1)
     assert follow([sample(0, 0), sample(900, most)])[-1].event is Event.MEASURED
