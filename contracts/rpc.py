@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from requests import exceptions
 from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
@@ -17,15 +18,20 @@ from contracts.chain import (
     TransactionRefusedError,
     WrongChainError,
 )
-from grid.errors import ChainError
+from grid.errors import ChainError, InputError
 
 _TIMEOUT_S = 10.0
 
 
 class RpcChain:
-    """A node that speaks Ethereum's JSON-RPC over HTTP; see :class:`contracts.chain.Chain`."""
+    """A node that speaks Ethereum's JSON-RPC over HTTP; see :class:`contracts.chain.Chain`.
+
+    Raises :class:`InputError` for what is no URL.
+    """
 
     def __init__(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError.single("--rpc", "", url, "is not a node's URL, as http://127.0.0.1:8545")
         self._url = url
         # web3 would send a transaction again by itself after an error; when to do that is the sender's to
         # decide.
@@ -127,8 +133,12 @@ class RpcChain:
     def _request(self, method: str, *parameters: object) -> dict[str, Any]:
         try:
             return dict(self._provider.make_request(RPCEndpoint(method), list(parameters)))
+        except exceptions.Timeout:
+            raise ChainError(f"{self._url}: {method}: no answer within {_TIMEOUT_S:g} s") from None
+        except exceptions.ConnectionError as error:
+            raise ChainError(f"{self._url}: {method}: the node cannot be reached") from error
         except (OSError, ValueError) as error:
-            # requests' errors are OSErrors, and what is no JSON is a ValueError.
+            # requests' other errors are OSErrors, and what is no JSON is a ValueError.
             raise ChainError(f"{self._url}: {method}: {error}") from error
 
 

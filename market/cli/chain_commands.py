@@ -188,6 +188,8 @@ def show_balances(place: Place, addresses: tuple[str, ...], as_json: bool) -> No
     if as_json:
         click.echo(json.dumps({"accounts": rows}))
         return
+    if not rows:
+        say("nobody has or had credit in this market")
     for row in rows:
         extra = "".join(
             f", {what} {eur(row[key])}"

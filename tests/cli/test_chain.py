@@ -146,6 +146,7 @@ def test_a_simulated_household_withdraws_and_deposits(day: Path, peergrid: Peerg
         (("status",), "--out, --rpc"),
         (("status", "--out", "nowhere"), "nowhere"),
         (("status", "--rpc", "http://127.0.0.1:1"), "--deployment"),
+        (("status", "--rpc", "127.0.0.1:8545", "--deployment", "market.json"), "http://127.0.0.1:8545"),
         (("deposit", "0", "--household", "load:5"), "'0'"),
         (("deposit", "NaN", "--household", "load:5"), "'NaN'"),
         (("deposit", "1.0000001", "--household", "load:5"), "6 decimals"),

@@ -156,7 +156,7 @@ def test_it_waits_for_what_the_node_calls_finalized(stand, node: RpcChain, contr
 
 def test_a_node_that_is_gone_is_an_error_at_once(anvil: Anvil, node: RpcChain) -> None:
     anvil.end()
-    with pytest.raises(ChainError, match="eth_blockNumber"):
+    with pytest.raises(ChainError, match="eth_blockNumber: the node cannot be reached"):
         node.block_number()
     with pytest.raises(ChainError):
         RpcChain(anvil.url)

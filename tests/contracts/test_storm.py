@@ -3,7 +3,7 @@
 Between any two steps of the settler it may crash; broadcasts are doubled, transactions dropped from the
 pool, fees too low for the next blocks, blocks reorganised away, the node stopped and continued, or replaced
 by one of another chain on the same port. A few batches run always, a thousand with ``make test-long``:
-docs/storm.md records such a run.
+docs/settlement.md records such a run.
 """
 
 from __future__ import annotations
