@@ -27,6 +27,7 @@ KINDS = {
     "imbalance": "Energy beside the award",
     "held": "Held until the registers are read",
     "retail": "Energy at the retail tariffs",
+    "carried": "Energy that the retailer bills by itself",
 }
 
 
