@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import oracles
+
 FOUNDRY = Path(__file__).parents[1] / "contracts" / "node_modules" / "@foundry-rs"
 FOLDERS = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"]
 POSTGRES = Path("/usr/lib/postgresql").glob("*/bin")  # where Debian puts its programs
@@ -73,6 +75,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    passed = terminalreporter.stats.get("passed", [])
+    if found := oracles.figures_of(item for report in passed for item in report.user_properties):
+        terminalreporter.section("against oracles")
+        terminalreporter.write_line(oracles.tables(found))
+        if path := os.environ.get("PEERGRID_ORACLES"):
+            oracles.write(Path(path), found)
     left_out: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         for name, value in report.user_properties:
