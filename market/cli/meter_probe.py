@@ -92,9 +92,8 @@ async def _scan(line: Line, units: list[int], fuse_w: int, as_json: bool) -> int
                 click.echo(f"unit {unit}: {', '.join(named)}")
     if not found:
         say(f"{line.place}: none of the units {_shown(units)} answers")
-    strangers = [unit for unit, fits in found.items() if not fits]
-    if strangers:
-        say(f"no profile makes sense of what unit {_shown(strangers)} says")
+    elif not any(found.values()):  # else: many devices answer under every number
+        say(f"no profile makes sense of what unit {_shown(list(found))} says")
     return 0 if any(found.values()) else 1
 
 
