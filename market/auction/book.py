@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grid.errors import InputError, Problem
+from grid.feeder import Feeder
 from market.messages.models import Price, Tariff
 from market.messages.signing import canonical_json
 
@@ -137,47 +138,80 @@ def validation_problems(source: str, error: ValidationError) -> list[Problem]:
     return problems
 
 
-def _order_problems(source: str, book: Book) -> list[Problem]:
+def _parts(document: object, name: str) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a list in the document, by place, however wrong the rest may be."""
+    items = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(items, list | tuple):
+        return []
+    return [(index, item) for index, item in enumerate(items) if isinstance(item, dict)]
+
+
+def _order_problems(source: str, document: object) -> list[Problem]:
+    """What is wrong with an order beside others and the tariff, each being well-formed or not."""
     problems = []
     seen: dict[str, int] = {}
-    for index, order in enumerate(book.orders):
-        place = f"orders[{index}]"
-        if order.id in seen:
-            reason = f"is the id of orders[{seen[order.id]}] already"
-            problems.append(Problem(source, f"{place}.id", order.id, reason))
-        seen.setdefault(order.id, index)
-        if order.id in RESERVED_IDS or order.id.startswith("firm:"):
-            problems.append(
-                Problem(source, f"{place}.id", order.id, "names a counterparty of trades already")
-            )
-        if not book.tariff.floor <= order.limit_price <= book.tariff.cap:
-            reason = f"is outside the tariff's floor {book.tariff.floor} and cap {book.tariff.cap}"
-            problems.append(Problem(source, f"{place}.limit_price", order.limit_price, reason))
+    tariff = document.get("tariff") if isinstance(document, dict) else None
+    floor, cap = (tariff.get(key) if isinstance(tariff, dict) else None for key in ("floor", "cap"))
+    for index, order in _parts(document, "orders"):
+        place, id_, limit = f"orders[{index}]", order.get("id"), order.get("limit_price")
+        if isinstance(id_, str):
+            if id_ in seen:
+                reason = f"is the id of orders[{seen[id_]}] already"
+                problems.append(Problem(source, f"{place}.id", id_, reason))
+            seen.setdefault(id_, index)
+            if id_ in RESERVED_IDS or id_.startswith("firm:"):
+                problems.append(Problem(source, f"{place}.id", id_, "names a counterparty of trades already"))
+        if type(floor) is type(cap) is type(limit) is int and not floor <= limit <= cap:
+            reason = f"is outside the tariff's floor {floor} and cap {cap}"
+            problems.append(Problem(source, f"{place}.limit_price", limit, reason))
     return problems
 
 
-def parse_book(document: object, source: str) -> Book:
-    """A checked book from decoded JSON; every problem is listed at once (:class:`InputError`)."""
+def _point_problems(source: str, document: object, feeder: Feeder) -> list[Problem]:
+    """Connection points that the feeder does not have."""
+    reason = f"is no connection point of {feeder.name} in service (bus:<index>, load:<index>, …)"
+    return [
+        Problem(source, f"{name}[{index}].connection_point", point, reason)
+        for name in ("firm", "orders")
+        for index, item in _parts(document, name)
+        if isinstance(point := item.get("connection_point"), str) and feeder.node_of(point) is None
+    ]
+
+
+def parse_book(document: object, source: str, feeder: Feeder | None = None) -> Book:
+    """A checked book from decoded JSON; every problem is listed at once (:class:`InputError`).
+
+    With a ``feeder`` the connection points are checked too.
+    """
+    problems: list[Problem] = []
     try:
         book = Book.model_validate(document)
     except ValidationError as error:
-        raise InputError(validation_problems(source, error)) from None
-    problems = _order_problems(source, book)
+        problems += validation_problems(source, error)
+    problems += _order_problems(source, document)
+    if feeder is not None:
+        problems += _point_problems(source, document, feeder)
     if problems:
-        raise InputError(problems)
+        told = {problem.field: problem for problem in reversed(problems)}  # of one field the first
+        raise InputError(problem for problem in problems if told[problem.field] is problem)
     return book
 
 
 def read_book(path: Path) -> Book:
-    """The book in a JSON file; NaN and Infinity are refused as JSON refuses them."""
+    """The book in a JSON file."""
+    return parse_book(read_document(path), str(path))
+
+
+def read_document(path: Path) -> object:
+    """A book's JSON, not yet checked; NaN and Infinity are refused as JSON refuses them."""
 
     def refuse(constant: str) -> object:
         raise ValueError(f"{constant} is not a JSON number")
 
     try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        document: object = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except OSError as error:
         raise InputError.single(str(path), "", error.strerror, "so the book cannot be read") from None
     except ValueError as error:
         raise InputError.single(str(path), "", str(error), "so it is no JSON document") from None
-    return parse_book(document, str(path))
+    return document

@@ -60,18 +60,20 @@ def command(
     Exit status 3 says that the interval was suspended.
     """
     from grid.catalogue import open_feeder
-    from market.auction.book import read_book
+    from market.auction.book import parse_book, read_document
     from market.auction.clearing import clear_book
 
     if plot is not None:
         from market.cli.plot import check_plot_path, write_plot
 
         check_plot_path(plot)
-    orders = read_book(book)
-    name = feeder_name or orders.feeder
-    if name is None:
+    document = read_document(book)
+    name = feeder_name or (document.get("feeder") if isinstance(document, dict) else None)
+    if not isinstance(name, str):
+        parse_book(document, str(book))
         raise InputError.single(str(book), "feeder", None, "is missing: name one here or with --feeder")
     feeder = open_feeder(name)
+    orders = parse_book(document, str(book), feeder)
     deadline = math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1e3
     record = clear_book(
         orders,

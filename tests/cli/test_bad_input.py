@@ -87,6 +87,34 @@ def test_every_problem_of_a_book_is_told_at_once(
     assert "orders[1].limit_price" in outcome.err
 
 
+def test_problems_of_every_kind_are_told_at_once(
+    peergrid: Callable[..., Outcome], empty_folder: Path
+) -> None:
+    orders = [
+        order(energy_wh=0),
+        order(),
+        order(id="far", connection_point="bus:9999"),
+        order(id="dear", limit_price=2_000_001),
+        order(id="large", energy_wh=2**63),
+        order(id="strange", tan_phi="inf"),
+    ]
+    path = book_file(empty_folder, orders=orders, firm=[{"connection_point": "load:9999", "p_w": "nan"}])
+    outcome = peergrid("clear", path, "--json")
+    assert outcome.status == 2
+    assert outcome.out == ""
+    fields = [line.removeprefix("peergrid: ").split(": ")[1] for line in outcome.err.splitlines()]
+    assert sorted(fields) == [
+        "firm[0].connection_point",
+        "firm[0].p_w",
+        "orders[0].energy_wh",
+        "orders[1].id",
+        "orders[2].connection_point",
+        "orders[3].limit_price",
+        "orders[4].energy_wh",
+        "orders[5].tan_phi",
+    ]
+
+
 def test_a_missing_book_is_named(peergrid: Callable[..., Outcome]) -> None:
     refused(peergrid("clear", "nowhere.json"), "nowhere.json")
 
