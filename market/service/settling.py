@@ -41,6 +41,7 @@ _PERIOD_S = {"hour": 3600, "day": 86400}
 # A reorganisation that reaches further back than these batches is for people, not for a program.
 _BATCHES_LOOKED_AT_AGAIN = 32
 _ENOUGH_NEUR = 2**62
+_CLEARINGS_KEPT = 8
 
 Energies = dict[str, Metered | None]
 Room = dict[str, int | None]
@@ -70,6 +71,7 @@ class Settling:
         self._store = store
         self._physics = physics
         self._leaf_secret = leaf_secret
+        self._known: dict[int, _Cleared] = {}
 
     def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> None:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
@@ -183,7 +185,7 @@ class Settling:
         """What the meters say of a cleared interval."""
         # What is read and that it was read are one transaction: no reading comes in between.
         with self._store.transaction() as tx:
-            cleared = _cleared(tx, start)
+            cleared = self._cleared(tx, start)
             energies = self._energies(tx, start, lambda *what: _raise_impossible(tx, now, start, *what))
             flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
             delivered = self._physics.check(flows)
@@ -195,7 +197,7 @@ class Settling:
     def post(self, start: int, now: int, room: Room) -> None:
         """What a metered interval comes to in the ledger; who is not in ``room`` can pay."""
         with self._store.reading() as connection:
-            cleared = _cleared(connection, start)
+            cleared = self._cleared(connection, start)
             energies = intervals.metered(connection, cleared.start)
         carried = self._carried(cleared, energies, (), room)
         settlement = self._settlement(cleared, energies, carried)
@@ -218,7 +220,7 @@ class Settling:
 
     def adjust_in(self, tx: Connection, start: int, room: Room) -> frozenset[str]:
         """Does the same inside a transaction; the meters whose energy the retailer bills by itself."""
-        cleared, energies = _cleared(tx, start), self._energies(tx, start)
+        cleared, energies = self._cleared(tx, start), self._energies(tx, start)
         before = combine(money.postings(tx, start))
         carried = self._carried(cleared, energies, before, room)
         after = list(self._settlement(cleared, energies, carried).postings)
@@ -230,6 +232,14 @@ class Settling:
         money.add_postings(tx, start, revision, change)
         intervals.set_settled(tx, start, incomplete=_incomplete(energies), revision=revision)
         return carried
+
+    def _cleared(self, connection: Connection, start: int) -> _Cleared:
+        """A clearing never changes; those looked at last are kept."""
+        if start not in self._known:
+            if len(self._known) >= _CLEARINGS_KEPT:
+                del self._known[next(iter(self._known))]
+            self._known[start] = _cleared(connection, start)
+        return self._known[start]
 
     def _is_due(self, start: int) -> bool:
         period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)

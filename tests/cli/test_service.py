@@ -36,15 +36,22 @@ class Service:
         lines = self._log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def until(self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 90) -> None:
+    def until(
+        self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 90, after: int = 0
+    ) -> None:
+        """Until there is such an event; the first ``after`` ones do not count."""
         deadline = time.monotonic() + timeout_s
-        while not any(is_there(event) for event in self.events()):
+        while not any(is_there(event) for event in self.events()[after:]):
             assert self._process.poll() is None, self.words()
             assert time.monotonic() < deadline, self.words()
             time.sleep(0.1)
 
     def send(self, what: signal.Signals) -> None:
         os.kill(self._process.pid, what)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ended(self) -> int:
         return self._process.wait(60)
@@ -91,6 +98,14 @@ def start(config: Path) -> Iterator[Callable[[str], Service]]:
         service.kill()
 
 
+def kill_broker_of(service: Service) -> None:
+    """The broker is a child of the market's process."""
+    children = subprocess.check_output(["ps", "--ppid", str(service.pid), "-o", "pid=,args="], text=True)
+    brokers = [line.split()[0] for line in children.splitlines() if "mosquitto" in line or "iotcore" in line]
+    assert len(brokers) == 1, children
+    os.kill(int(brokers[0]), signal.SIGKILL)
+
+
 def is_event(what: str) -> Callable[[dict[str, Any]], bool]:
     return lambda event: event["event"] == what
 
@@ -111,6 +126,9 @@ def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
 
     second = start("second")
     second.until(is_event("settled"))
+    kill_broker_of(second)
+    before = len(second.events())
+    second.until(lambda event: event.get("state") == "CLEARED", after=before)
     now = status(config, capsys)
     assert now["feeder"] == NAME and now["held_by"]
     assert now["intervals"], "the newest is not final"
