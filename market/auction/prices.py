@@ -19,7 +19,7 @@ from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
-from market.auction.highs import INFINITY, dense_rows, solver
+from market.auction.highs import INFINITY, InfeasibleProgramError, dense_rows, solver
 from market.auction.rows import Tangent, independent, tangents
 from market.auction.whole import partly_filled
 
@@ -101,7 +101,10 @@ class _DualFace:
         for objective in objectives:
             if not settled.include(objective):
                 continue
-            vector = self._minimise(sense * objective, matrix, most, self._bounds)
+            try:
+                vector = self._minimise(sense * objective, matrix, most, self._bounds)
+            except InfeasibleProgramError:
+                break  # what is left of the face is smaller than the solver's tolerance
             best = float(sense * objective @ vector)
             matrix = np.vstack([matrix, sense * objective])
             most = np.append(most, best + FACE_TOLERANCE * (1.0 + abs(best)))

@@ -60,7 +60,8 @@ def solve(
     if reached:
         return found
     # The bounds are in the way of keeping the active rows at once: each missed row may be missed, at a price.
-    missed = np.flatnonzero((room < 0.0) | (np.arange(len(room)) < equations))
+    equation = np.arange(len(room)) < equations
+    missed = np.flatnonzero((room < 0.0) | equation)
     size, extra = len(gradient), len(missed)
     side = np.where(room[missed] < 0.0, -1.0, 1.0)
     own = np.zeros((len(rows), extra))
@@ -80,9 +81,9 @@ def solve(
             np.concatenate([bounds[1], np.full(extra, np.inf)]),
         ),
         np.hstack([rows, own]),
-        np.where((room < 0.0) | (np.arange(len(room)) < equations), 0.0, room),
+        np.where((room < 0.0) | equation, 0.0, room),
         equations,
-        active,
+        active & (room <= 0.0) | equation,
         elastic=True,
     )
     return found and Step(found.values[:size], found.multipliers, found.active)

@@ -15,7 +15,7 @@ import pytest
 from grid.catalogue import load_net
 from grid.errors import FeederError, PowerFlowError
 from grid.feeder import Feeder, feeder_from_arrays, feeder_from_net, feeder_to_arrays
-from grid.powerflow import PowerFlow
+from grid.powerflow import OperatingPoint, PowerFlow
 
 KERBER = Path(__file__).parents[1] / "cases" / "nets" / "kerber_landnetz_frozen.json"
 
@@ -146,3 +146,33 @@ def test_a_generator_that_holds_a_voltage_is_refused_by_name() -> None:
     pp.create_gen(net, 5, p_mw=0.01, vm_pu=1.0)
     with pytest.raises(FeederError, match=r"gen:0.*holds a voltage"):
         feeder_from_net(net, "cigre")
+
+
+def test_curvature_agrees_with_differences_of_gradients(solved: tuple[Any, Feeder]) -> None:
+    _, feeder = solved
+    flow, random = PowerFlow(feeder), np.random.default_rng(1)
+    p_w, q_var = _injections(feeder)
+    point = flow.solve(p_w, q_var)
+    nodes, tan_phi = random.choice(feeder.pq, 3), np.array([0.0, 0.4, -0.3])
+    rows = np.argsort(-point.loading)[:2]
+    weights_a, weights_v = np.array([2e4, 1e4]), np.array([3e5, 1e5])
+    watched = feeder.pq[[len(feeder.pq) // 2, -1]]
+
+    def gradient(at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
+        parts = (flow.current_gradient(at, rows), flow.voltage_gradient(at, watched))
+        by_p, by_q = (
+            slack + weights_a @ current + weights_v @ voltage
+            for slack, current, voltage in zip(at.slack_gradient, *parts, strict=True)
+        )
+        return by_p, by_q
+
+    found = flow.curvature(point, nodes, tan_phi, gradient(point), (rows, weights_a), (watched, weights_v))
+    expected = np.zeros((3, 3))
+    for k, (node, ratio) in enumerate(zip(nodes, tan_phi, strict=True)):
+        nudge = np.zeros(feeder.node_count)
+        nudge[node] = 200.0
+        up = gradient(flow.solve(p_w + nudge, q_var + ratio * nudge))
+        down = gradient(flow.solve(p_w - nudge, q_var - ratio * nudge))
+        by_p, by_q = ((a - b) / 400 for a, b in zip(up, down, strict=True))
+        expected[k] = by_p[nodes] + tan_phi * by_q[nodes]
+    assert np.abs(found - expected).max() < 5e-3 * np.abs(expected).max()
