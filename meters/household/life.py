@@ -18,6 +18,8 @@ from meters.strategies.interface import BatteryNow, EvNow, HeatPumpNow, Memory, 
 from meters.strategies.interface import Plan as Plan
 
 _FIRST_CHARGE = 0.5
+_ORDERED_AHEAD = 1
+"""Intervals after the running one that are ordered already, as if all awards until then were followed."""
 
 
 Plans = Callable[[int], Plan | None]
@@ -259,7 +261,7 @@ def _charge_ev(
 
     It charges in the intervals that lie wholly in its stay; after the last of them its departure is
     counted. It takes what was awarded and ``spare_wh`` besides (< 0: less), but never so little that full
-    power could not make up for it before the departure.
+    power could not make up for it before the departure, in intervals that are not yet ordered.
     """
     stay = household.stay_at(state.time)
     if household.ev is None or stay is None or stay.departure < end:
@@ -271,7 +273,8 @@ def _charge_ev(
     taken_wh = room_wh
     if plan is not None:
         awarded_wh = min(room_wh, float(plan.awarded("ev", Side.BID)))
-        later_wh = (stay.departure - end) // seconds * household.ev.power_w * hours
+        later = max(0, (stay.departure - end) // seconds - _ORDERED_AHEAD)
+        later_wh = later * household.ev.power_w * hours
         must_wh = stay.need_wh - state.ev_charged_wh - later_wh
         least_wh = min(awarded_wh, max(0.0, must_wh))
         taken_wh = min(room_wh, max(least_wh, awarded_wh + spare_wh))

@@ -20,7 +20,7 @@ from grid.feeder import Floats
 from market.messages.models import Side
 from meters.household.sites import drawn
 from meters.strategies.home_plan import STEPS, Home, plan_home
-from meters.strategies.interface import Memory, Offer, OfferedStep, Outlook, Situation
+from meters.strategies.interface import EvNow, Memory, Offer, OfferedStep, Outlook, Situation
 from meters.strategies.steps import add_step
 from meters.strategies.truthful import WEAR, least_heat_wh, truthful
 
@@ -31,6 +31,7 @@ _HIGH_SUN = 0.5
 
 _OFF_HALF_LIFE_HOURS = 2.0
 _FIRST_ERROR, _ERROR_MIN, _ERROR_WEIGHT = 30_000.0, 5_000.0, 0.1
+_SPARE_INTERVALS = 2
 _CHARGER_PART = 0.8
 """Of the charger's power, as far as the plan trusts it: other cars may want the lines at the same time."""
 
@@ -102,15 +103,21 @@ def _offer_ev(
     now, tariff, hours = situation.ev, situation.tariff, situation.hours
     assert now is not None
     room_wh = now.ev.charge_room_wh(now.remaining_wh, hours)
-    later_wh = (now.intervals_left - 1) * now.ev.power_w * hours
+    left = _intervals_left(now)
+    later_wh = (left - 1) * now.ev.power_w * hours
     must_wh = min(room_wh, max(0.0, now.remaining_wh - later_wh))
     kept_wh = min(surplus_wh, room_wh - must_wh)
-    urgency = min(1.0, now.remaining_wh / (now.intervals_left * now.ev.power_w * hours))
+    urgency = min(1.0, now.remaining_wh / (left * now.ev.power_w * hours))
     eager = value + error + max(0.0, tariff.cap - value) * urgency**3
     add_step(steps, tariff, "ev", Side.BID, must_wh, tariff.cap)
     add_step(steps, tariff, "ev", Side.BID, (room_wh - must_wh - kept_wh) / 2, eager)
     add_step(steps, tariff, "ev", Side.BID, (room_wh - must_wh - kept_wh) / 2, value)
     return kept_wh
+
+
+def _intervals_left(now: EvNow) -> int:
+    """As if the vehicle left a little earlier: what goes wrong in the last of them can still be made up."""
+    return max(1, now.intervals_left - _SPARE_INTERVALS)
 
 
 # Prices
@@ -189,7 +196,7 @@ def home_of(situation: Situation, outlook: Outlook, price: Floats) -> Home:
     """The home as the plan sees it, at ``price`` [24] at its bus, µEUR/kWh."""
     tariff, step_hours = situation.tariff, _STEP_S / 3600
     battery, ev, heat = situation.battery, situation.ev, situation.heat_pump
-    hours_left = ev.intervals_left * situation.hours if ev else 0.0
+    hours_left = _intervals_left(ev) * situation.hours if ev else 0.0
     at_home = np.clip(hours_left - np.arange(STEPS) * step_hours, 0.0, step_hours)
     losses_wh = heat.pump.loss_wh(heat.pump.capacity_wh / 2, step_hours) if heat else 0.0
     later = float(price.mean())

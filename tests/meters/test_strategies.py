@@ -295,3 +295,25 @@ except ValueError as error:
     assert "{'lazy': 0.5}" in done.stdout
     assert "{'nights': 3} {0}" in done.stdout
     assert "(lazy:industrious) cannot be loaded" in done.stdout
+
+
+def test_the_managers_vehicle_is_ready_half_an_hour_before_it_has_to_be() -> None:
+    """At a price that it takes for dear until the last hour, so that it waits as long as it dares."""
+    home = replace(HOMES[0], battery=None, heat_pump=None, pv=None)
+    stay = home.stay(NOON // DAY_S)
+    start = (stay.arrival // SECONDS + 1) * SECONDS
+    state = replace(first_state(home, start), ev_charged_wh=0.0)
+    plans = dict[int, Plan]()
+    while state.time + 3 * SECONDS <= stay.departure:
+        opens = state.time + SECONDS
+        offer = manager(situation(home, state, plans.get, opens, SECONDS, TARIFF))
+        filled = tuple(s.energy_wh if s.limit_price >= TARIFF.cap else 0 for s in offer.steps)
+        plans[opens] = Plan(offer.steps, offer.firm_import_wh, filled, 900_000)
+        state = live(home, replace(state, memory=offer.memory), plans.get(state.time), SECONDS)
+    assert state.ev_charged_wh == pytest.approx(stay.need_wh, abs=SECONDS / 3600 * RICH.ev_power_w)
+    while state.time + SECONDS <= stay.departure:
+        opens = state.time + SECONDS
+        offer = manager(situation(home, state, plans.get, opens, SECONDS, TARIFF))
+        plans[opens] = Plan(offer.steps, offer.firm_import_wh, tuple(s.energy_wh for s in offer.steps), 1)
+        state = live(home, replace(state, memory=offer.memory), plans.get(state.time), SECONDS)
+    assert (state.ev_departures, state.ev_unmet) == (1, 0)
