@@ -219,6 +219,8 @@ def open_net(name: str, base: Path | None = None) -> Any:
     def make() -> dict[str, npt.NDArray[Any]]:
         net = load_net(resolved)
         net.profiles = {}
+        for table in [key for key, value in net.items() if getattr(value, "empty", False)]:
+            del net[table]  # reading makes empty ones anyway, and takes as long for each that is written
         return {"json": np.frombuffer(pandapower.to_json(net).encode(), dtype=np.uint8)}
 
     with _quiet():
