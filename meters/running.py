@@ -131,7 +131,7 @@ async def _live(point: Point, connected: Connected) -> None:
         read = await _read_due(point, connected)
         await _steer(point)
         if point.trouble:
-            await asyncio.sleep(point.retry_s)
+            await asyncio.sleep(min(point.retry_s, agent.until_boundary_s()))
         elif not read or not agent.due_boundaries():
             await asyncio.sleep(min(_LOOK_S, agent.until_boundary_s()))
 

@@ -42,6 +42,7 @@ def config_for(port: int, folder: Path, **changes: object) -> FleetConfig:
         ),
         "database": str(folder / "meters.sqlite"),
         "resend_s": 0.5,
+        "award_patience_s": 20.0,  # on a busy machine too, nobody goes on without an award that will come
     }
     return FleetConfig(**{**given, **changes})
 
