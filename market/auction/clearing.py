@@ -62,7 +62,7 @@ def clear_book(
     except PowerFlowError as error:
         return suspended_record(feeder.name, book.interval, str(error))
     if network and awards.check.violations:
-        return _suspended(book, columns, found, awards, out_of_time())
+        return suspended_interval(book, columns, found, awards, too_late=out_of_time())
     return record_of(book, columns, found, awards)
 
 
@@ -92,8 +92,8 @@ def _worst(columns: Columns, check: LimitCheck) -> str:
     return f"{name} is at {voltage:.4f} pu"
 
 
-def _suspended(
-    book: Book, columns: Columns, found: Dispatch, awards: WholeAwards, too_late: bool
+def suspended_interval(
+    book: Book, columns: Columns, found: Dispatch, awards: WholeAwards, *, too_late: bool
 ) -> ClearingRecord:
     """No trades; the setpoints are what flexibility can do for the feeder (design rule 11).
 

@@ -106,10 +106,11 @@ def _reason(book: Book, record: ClearingRecord, order: BookOrder, at: int, got_w
     gain = (order.limit_price - at) * (1 if order.side == "bid" else -1)
     side = "above" if order.limit_price > at else "below"
     minimum = order.min_fill_percent
+    share = "whole" if minimum == 100 else f"to {minimum} % at least"
     if order.id in record.paradoxically_rejected:
         yield (
             f"Its limit is {_ct(abs(gain))} {side} that, so the price alone would have taken it. But it is "
-            f"to be filled to {minimum} % at least or not at all, and taking so much would have moved the "
+            f"to be filled {share} or not at all, and taking so much would have moved the "
             "price against it or broken a limit."
         )
     elif got_wh == order.energy_wh:
@@ -139,8 +140,9 @@ def _tie(book: Book, record: ClearingRecord, order: BookOrder) -> Iterator[str]:
     offered_wh = sum(other.energy_wh for other in alike)
     shared_wh = sum(filled.get(other.id, 0) for other in alike)
     share = 100 * order.energy_wh / offered_wh
+    others = "1 other order" if len(alike) == 2 else f"{len(alike) - 1} other orders"
     yield (
-        f"It shares {_wh(shared_wh)} with {len(alike) - 1} other orders alike, pro rata: it offers "
+        f"It shares {_wh(shared_wh)} with {others} alike, pro rata: it offers "
         f"{share:.1f} % of their {_wh(offered_wh)}. What does not divide into whole Wh goes by largest "
         "remainder."
     )

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from grid.catalogue import open_feeder
 from grid.errors import InputError
 from market.auction.book import Book, parse_book
-from market.auction.clearing import clear_book
+from market.auction.clearing import clear_book, power_flow, suspended_interval
+from market.auction.columns import columns_of
+from market.auction.dispatch import dispatch
 from market.auction.record import ClearingRecord
+from market.auction.whole import whole_awards
 from tests.auction.books import TARIFF, book_of, fresh_net, order, random_orders, violations_by_pandapower
 
 RURAL1 = open_feeder("simbench:1-LV-rural1--2-sw")
@@ -197,3 +200,17 @@ def test_at_the_deadline_the_best_feasible_point_is_cleared_and_says_that_it_is_
     assert patient.status == "cleared"
     assert patient.ac.violations == 0
     assert clear_book(book_of(orders, firm=[]), RURAL3).welfare_eur >= patient.welfare_eur - 1e-3
+
+
+def test_a_deadline_that_comes_too_early_asks_nobody_for_what_would_make_things_worse() -> None:
+    book = book_of([order(f"b{bus}", "bid", bus, 50_000, 1_000_000) for bus in (5, 7, 9, 11)], firm=[])
+    columns = columns_of(book, power_flow(RURAL1))
+    careless = dispatch(columns, network=False)
+    record = suspended_interval(
+        book, columns, careless, whole_awards(columns, careless, network=False), too_late=True
+    )
+    assert record.status == "suspended"
+    assert "by the deadline" in (record.reason or "")
+    assert "without trades every limit is kept" in (record.reason or "")
+    assert record.setpoints == ()
+    assert record.ac.violations == 0

@@ -113,7 +113,7 @@ def test_a_suspended_interval_is_told_with_its_reason_and_setpoint() -> None:
 def test_a_minimum_fill_that_the_price_would_have_taken_is_told_so() -> None:
     offers = [order("k", "ask", 7, 1000, 100_000, min_fill_percent=100), order("b", "bid", 7, 600, 200_000)]
     text = told(book_of(offers, firm=[]), "k")
-    assert "so the price alone would have taken it. But it is to be filled to 100 % at least" in text
+    assert "so the price alone would have taken it. But it is to be filled whole or not at all" in text
 
 
 def test_an_unknown_order_is_refused_by_its_id() -> None:
