@@ -49,7 +49,7 @@ def test_households_with_the_energy_manager_gain_more_than_their_like(day: tuple
     told = {one["strategy"]: one for one in outcome.document["strategies"]}
     manager, truthful = told["manager"], told["truthful"]
     assert manager["households"] + truthful["households"] == 153
-    assert manager["households"] > 30
+    assert manager["households"] > 20
     assert manager["ahead_neur"] > 0
     assert manager["mean_neur"] > truthful["mean_neur"]
     assert outcome.document["heat"]["lacking_wh"] == 0
