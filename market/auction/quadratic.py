@@ -27,6 +27,8 @@ CURVATURE_MIN = 1e-9
 INVERSE_MAX = 1e8
 """Largest condition, about, with which a matrix is inverted instead of taken apart."""
 STEP_MIN = 1e-12
+REACHED = 1e-9
+"""Relative: how near to their room active rows count as met."""
 EXCESS_COST_FACTOR = 1e3
 """What a unit beyond a row costs in terms of the largest gradient, once bounds are in the way."""
 
@@ -120,9 +122,11 @@ def _search(
         share, row, position = _first_block(
             direction, low[free] - x[free], high[free] - x[free], open_rows, left, active
         )
-        if share < 1.0 and not round_ and not elastic:
-            return None, False
         x[free] += min(share, 1.0) * direction
+        if not round_ and not elastic:
+            missing = np.abs(room - rows @ x)[taken].max(initial=0.0)
+            if share < 1.0 or missing > REACHED * (1.0 + np.abs(room).max(initial=0.0)):
+                return None, False
         if share < 1.0:
             if row >= 0:
                 active[row] = True
