@@ -226,6 +226,29 @@ def balances(access: Access, accounts: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
+@command.command("mint")
+@click.argument("amount", metavar="EUR")
+@click.option("--to", metavar="ADDRESS", help="Whose they are; without it the key's own wallet's.")
+@with_a_key
+@on_a_chain
+def mint_demo_euros(
+    place: Place,
+    amount: str,
+    to: str | None,
+    key: Path | None,
+    household: str | None,
+    confirmations: int,
+    as_json: bool,
+) -> None:
+    """Create EUR of the demo euro, for trials: its owner, who deployed it, may."""
+
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+        receiver = address(to, "--to") if to else signer.address
+        access.contracts.mint(sender, f"mint/{nonce}", receiver, ueur(amount, "EUR"))
+
+    transact(place, key, household, confirmations, as_json, act)
+
+
 @command.command("deposit")
 @click.argument("amount", metavar="EUR")
 @with_a_key

@@ -222,6 +222,30 @@ def test_a_market_is_deployed_on_a_node_once(tmp_path: Path, anvil: Anvil, peerg
 
 
 @pytest.mark.needs("anvil")
+def test_a_newcomer_on_a_node_gets_demo_euros_and_deposits_them(
+    tmp_path: Path, anvil: Anvil, peergrid: Peergrid
+) -> None:
+    file = tmp_path / "market.json"
+    where = ("--rpc", anvil.url, "--deployment", file, "--json")
+    (operators_key, operator), (key, newcomer) = (
+        key_file(tmp_path, "operator"),
+        key_file(tmp_path, "newcomer"),
+    )
+    for signer in (operator, newcomer):
+        RpcChain(anvil.url)._ask("anvil_setBalance", signer.address, hex(10**24))
+    made = peergrid("chain", "deploy", "--key", operators_key, "--settler", operator.address, *where)
+    assert made.status == 0, made.err
+
+    refused = peergrid("chain", "mint", "20", "--key", key, *where)
+    assert refused.status == 1
+    assert "OwnableUnauthorizedAccount" in refused.err
+    minted = peergrid("chain", "mint", "20", "--to", newcomer.address, "--key", operators_key, *where)
+    assert minted.status == 0, minted.err
+    deposited = peergrid("chain", "deposit", "12.5", "--key", key, *where).document
+    assert (deposited["credit_ueur"], deposited["stablecoin_ueur"]) == (12_500_000, 7_500_000)
+
+
+@pytest.mark.needs("anvil")
 def test_the_batches_of_a_day_give_the_same_balances_on_anvil(
     day: Path, tmp_path: Path, anvil: Anvil, peergrid: Peergrid
 ) -> None:
