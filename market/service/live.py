@@ -55,8 +55,11 @@ class LiveMarket(Engine):
     async def run(self, stop: asyncio.Event) -> None:
         """Raises what it cannot go on after: start it again on the same database."""
         self._settling.restore(self._gateway.cover)
-        self._reopen()
+        reopened = self._reopen()
         self._gateway.listen()
+        if reopened is not None:
+            # The broker may have been begun again as well, and have forgotten the gate.
+            await self._announce(reopened, "OPEN")
         chain = asyncio.create_task(self._settle_on_chain(), name="chain")
         try:
             while not stop.is_set():
@@ -67,15 +70,19 @@ class LiveMarket(Engine):
             with contextlib.suppress(asyncio.CancelledError):
                 await chain
 
-    def _reopen(self) -> None:
-        """The gate that a former process left open stands as it did."""
+    def _reopen(self) -> int | None:
+        """The gate that a former process left open stands as it did; its interval."""
+        reopened = None
         with self._store.reading() as connection:
             stored = intervals.intervals_in(connection, "OPEN")
         for start, interval in stored.items():
             if self._clock.now() <= interval.closes_at:
                 self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
                 self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
+                self._watch(interval.opens_at)
                 self._tell("gate reopened", start)
+                reopened = start
+        return reopened
 
     async def _rest(self, chain: asyncio.Task[None]) -> None:
         """Until the next look; an event of the gateway shows at once what is wrong with it."""
