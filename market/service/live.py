@@ -60,15 +60,16 @@ class LiveMarket(Engine):
         if reopened is not None:
             # The broker may have been begun again as well, and have forgotten the gate.
             await self._announce(reopened, "OPEN")
-        chain = asyncio.create_task(self._settle_on_chain(), name="chain")
+        ended = asyncio.Event()
+        chain = asyncio.create_task(self._settle_on_chain(ended), name="chain")
         try:
             while not stop.is_set():
                 await self._look()
                 await self._rest(chain)
         finally:
-            chain.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await chain
+            # A thread cannot be stopped: what it signed is in the journal, wait until it has let go.
+            ended.set()
+            await asyncio.gather(chain, return_exceptions=True)
 
     def _reopen(self) -> int | None:
         """The gate that a former process left open stands as it did; its interval."""
@@ -202,10 +203,10 @@ class LiveMarket(Engine):
 
     # Chain
 
-    async def _settle_on_chain(self) -> None:
+    async def _settle_on_chain(self, ended: asyncio.Event) -> None:
         """Batches go out and collateral comes in; a chain that is away is waited for, the market goes on."""
         wait_s = _CHAIN_LOOK_S
-        while True:
+        while not ended.is_set():
             try:
                 await self._send_batches(self._clock.now())
                 self._standing = await asyncio.to_thread(self._settler.standing)
@@ -216,7 +217,8 @@ class LiveMarket(Engine):
                     self._blocked = f"settlement waits: {error}"
                 self._alarm("chain", "chain", str(error))
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), wait_s)
 
     # Telling
 
