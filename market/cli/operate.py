@@ -6,7 +6,9 @@ runs again, and answers it.
 
 from __future__ import annotations
 
+import csv
 import getpass
+import io
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -66,13 +68,47 @@ def resume(place: Path, reason: str, first: str | None, feeder: str | None, wait
 def tariff(
     place: Path, prices: Path, reason: str, first: str | None, feeder: str | None, wait_s: float
 ) -> None:
-    """Change the prices from an interval on, to those of PRICES: TOML as in [markets.tariff]."""
+    """Change the prices from an interval on, to those of PRICES: TOML as in [markets.tariff].
+
+    Or a CSV file with a line for each change: the column `from` has a time, the others are named as the keys
+    of [markets.tariff] (µEUR/kWh). So prices follow the time of use, or a market of the day before.
+    """
+    if prices.suffix == ".csv" and first is not None:
+        raise InputError.single("--from", "", first, "is what the lines of a CSV file say themselves")
+    changes = price_lines(prices) if prices.suffix == ".csv" else [price_file(prices, first)]
+    ask(place, feeder, "tariff", {"changes": changes}, reason, wait_s)
+
+
+def price_file(prices: Path, first: str | None) -> dict[str, Any]:
     from market.messages.models import Tariff
     from meters.configuration import parsed, read_toml
 
     chosen = parsed(str(prices), Tariff, read_toml(prices))
-    body = {"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")}
-    ask(place, feeder, "tariff", body, reason, wait_s)
+    return {"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")}
+
+
+def price_lines(prices: Path) -> list[dict[str, Any]]:
+    """The changes in a CSV file, each with a time. Raises :class:`InputError` naming the line."""
+    from market.messages.models import Tariff
+    from meters.configuration import parsed, read_text
+
+    changes = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(read_text(prices))), start=2):
+        where = f"{prices}:{number}"
+        first = row.pop("from", None)
+        if first is None:
+            raise InputError.single(where, "from", None, "is missing")
+        document: dict[str, Any] = {}
+        for name, text in row.items():
+            try:
+                document[name] = int(text)
+            except (TypeError, ValueError):
+                raise InputError.single(where, name, text, "is no whole number of µEUR/kWh") from None
+        chosen = parsed(where, Tariff, document)
+        changes.append({"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")})
+    if not changes:
+        raise InputError.single(str(prices), "", "…", "has no line with prices")
+    return changes
 
 
 @click.group("dispute")

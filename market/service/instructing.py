@@ -88,9 +88,11 @@ class Instructing:
         terms.resume(tx, self._boundary(body.get("first_start"), earliest))
 
     def _tariff(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
-        """For an interval whose gate has not opened, and all after it."""
-        tariff = Tariff.model_validate(body["tariff"])
-        terms.change_tariff(tx, self._boundary(body.get("first_start"), self._next_start(tx, at)), tariff)
+        """One change or many, each for an interval whose gate has not opened and all after it: all or none."""
+        earliest = self._next_start(tx, at)
+        for change in body["changes"]:
+            tariff = Tariff.model_validate(change["tariff"])
+            terms.change_tariff(tx, self._boundary(change.get("first_start"), earliest), tariff)
 
     def _next_start(self, tx: Connection, at: int) -> int:
         """The first interval whose gate has not opened."""

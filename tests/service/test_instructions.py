@@ -94,10 +94,10 @@ async def test_prices_change_from_an_interval_on_and_trading_stops_and_goes_on(t
     later = START + 3 * SECONDS
     asked: dict[int, list[tuple[InstructionKind, dict[str, Any]]]] = {
         0: [
-            ("tariff", {"first_start": later, "tariff": dearer.model_dump()}),
-            ("tariff", {"first_start": START, "tariff": dearer.model_dump()}),
-            ("tariff", {"first_start": later + 1, "tariff": dearer.model_dump()}),
-            ("tariff", {"tariff": {"import_price": 1}}),
+            ("tariff", {"changes": [{"first_start": later, "tariff": dearer.model_dump()}]}),
+            ("tariff", {"changes": [{"first_start": START, "tariff": dearer.model_dump()}]}),
+            ("tariff", {"changes": [{"first_start": later + 1, "tariff": dearer.model_dump()}]}),
+            ("tariff", {"changes": [{"tariff": {"import_price": 1}}]}),
         ],
         3: [("suspend", {}), ("suspend", {})],
         5: [("resume", {}), ("resume", {})],
