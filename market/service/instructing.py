@@ -88,7 +88,7 @@ class Instructing:
         terms.resume(tx, self._boundary(body.get("first_start"), earliest))
 
     def _tariff(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
-        """One change or many, each for an interval whose gate has not opened and all after it: all or none."""
+        """Changes, each for an interval whose gate has not opened and all after it: all or none."""
         earliest = self._next_start(tx, at)
         for change in body["changes"]:
             tariff = Tariff.model_validate(change["tariff"])
