@@ -1,0 +1,80 @@
+"""What operators ask of a market from a command line: checked before it is asked, and kept until answered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from market.cli.main import run
+from market.service.store import Store, instructions
+from tests.service.scene import settings
+
+HEADER = "from,import_price,export_price,floor,cap,local_fee,import_fees\n"
+LINE = "2026-11-23T07:00:00Z,350000,80000,-500000,2000000,20000,100000\n"
+NIGHT = "2026-11-23T22:00:00+01:00,250000,80000,-500000,2000000,20000,100000\n"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "market.sqlite"
+    with Store(path, settings(None).identity()):
+        return path
+
+
+def asked(database: Path) -> list[instructions.Instruction]:
+    with Store(database, {}) as store, store.reading() as connection:
+        return instructions.waiting(connection)
+
+
+def test_a_day_of_prices_is_one_instruction(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = database.with_name("prices.csv")
+    prices.write_text(HEADER + LINE + NIGHT)
+    options = ["--reason", "winter", "--wait-s", "0"]
+    assert run(["operate", "tariff", str(database), str(prices), *options]) == 0
+    assert "instruction 1 waits" in capsys.readouterr().err
+    (one,) = asked(database)
+    assert (one.kind, one.reason) == ("tariff", "winter")
+    starts = [change["first_start"] for change in one.body["changes"]]
+    assert starts == [1_795_417_200, 1_795_467_600]
+    assert [change["tariff"]["import_price"] for change in one.body["changes"]] == [350_000, 250_000]
+    assert run(["status", str(database), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["markets"][0]["instructions_waiting"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEADER, "has no line with prices"),
+        (HEADER + LINE.replace("350000", "dear"), "prices.csv:2: import_price: 'dear' is no whole number"),
+        (HEADER + LINE.replace("350000", "10"), "floor <= export_price <= import_price"),
+        (HEADER + LINE.replace("Z", ""), "is no time with a zone"),
+        (HEADER.replace("from", "since") + LINE, "prices.csv:2: from: None is missing"),
+    ],
+)
+def test_prices_that_are_none_are_refused_by_line(
+    database: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = database.with_name("prices.csv")
+    prices.write_text(text)
+    assert run(["operate", "tariff", str(database), str(prices), "--reason", "x", "--wait-s", "0"]) == 2
+    assert words in capsys.readouterr().err
+    assert asked(database) == []
+
+
+def test_a_decision_needs_its_energy_or_none(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ["dispute", "resolve", str(database), "1", "--reason", "x", "--wait-s", "0"]
+    for options in ([], ["--dismiss", "--import-wh", "1"], ["--import-wh", "1"]):
+        assert run([*whole, *options]) == 2
+        assert "--import-wh and --export-wh" in capsys.readouterr().err
+    assert run([*whole, "--dismiss"]) == 0
+    assert [dict(one.body) for one in asked(database)] == [{"dispute": 1, "decision": "dismissed"}]
+
+
+def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = tmp_path / "nowhere.sqlite"
+    assert run(["status", str(nowhere)]) == 2
+    assert run(["replay", str(nowhere)]) == 2
+    assert "nowhere.sqlite" in capsys.readouterr().err
+    assert not nowhere.exists()
