@@ -19,11 +19,11 @@ from market.messages.models import Gate, GateState
 from market.messages.signing import Domain, Signer
 from market.service.clock import Clock
 from market.service.gateway import Gateway
-from market.service.ports import Physics, Progress, Settler, Stage
+from market.service.ports import ChainBooks, Physics, Progress, Settler, Stage
 from market.service.settings import MarketSettings
 from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
-from market.service.store import Store, intervals, money, outbox
+from market.service.store import Store, chain_books, intervals, money, outbox
 from market.service.store.money import StoredBatch
 
 
@@ -66,6 +66,7 @@ class Engine:
         self._settling = self._steps.settling
         self._progress = progress
         self._standing = settler.standing()
+        self._books: ChainBooks | None = None
         self._steps.begin(clock.now())
 
     # Gates
@@ -166,8 +167,17 @@ class Engine:
             self._steps.finish(batch.sequence, sent, self._final_at(batch))
             self._gateway.tally.transactions += 1
             self._gateway.tally.gas += sent.gas
+        if batches or self._books is None:
+            await self._keep_books()
         if batches:
             self._tell_stage("chain", start, time.monotonic() - began)
+
+    async def _keep_books(self) -> None:
+        """What the contracts hold now, for those who have only the store."""
+        books = await asyncio.to_thread(self._settler.books)
+        with self._store.transaction() as tx:
+            chain_books.keep(tx, self._clock.now(), books)
+        self._books = books
 
     # Progress
 

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from grid.errors import BrokerError
-from market.messages.models import Receipt, ReceiptKind, ReceiptResult, Sync
+from market.messages.models import Receipt, ReceiptKind, ReceiptResult, Status, Sync
 from market.messages.signing import UNSIGNED, Domain, Signer
 from market.service.answer import Answer
 from market.service.budget import Allowance, Budget
 from market.service.clock import Clock
 from market.service.cover import Cover
 from market.service.intake import Intake
-from market.service.parse import Heard, Refusal, hear, sender_of, topic_of
+from market.service.parse import Heard, Refusal, hear, hear_status, sender_of, topic_of
 from market.service.ports import Tally
 from market.service.receipts import PAUSE_S, Pacing
 from market.service.settings import MarketSettings, Member
@@ -74,7 +74,9 @@ class Gateway:
             port,
             f"market-{feeder}",
             self._inbox,
-            subscriptions=[topic_of(feeder, "+", subject) for subject in ("order", "reading", "sync")],
+            subscriptions=[
+                topic_of(feeder, "+", subject) for subject in ("order", "reading", "sync", "status")
+            ],
             clean_start=False,
             expiry_s=_SESSION_EXPIRY_S,
             on_connect=self._remind,
@@ -162,6 +164,7 @@ class Gateway:
         refusals: list[Refusal] = []
         heard: list[Heard] = []
         syncs: dict[str, Sync] = {}
+        statuses: dict[str, Status] = {}
         floods: dict[str, int] = {}
         now_s = time.monotonic()
         for incoming in batch:
@@ -169,6 +172,11 @@ class Gateway:
             owner = self._budget.owner(sender_of(topic))
             if not self._budget.spend(owner, now_s, is_sync=topic.endswith("/sync")):
                 floods[owner] = floods.get(owner, 0) + 1
+                continue
+            if topic.endswith("/status"):
+                status = hear_status(topic, incoming.payload, self._settings.feeder, self.members)
+                if status is not None:
+                    statuses[status.meter] = status
                 continue
             said = hear(
                 topic,
@@ -185,6 +193,7 @@ class Gateway:
                     syncs[said.meter] = said.message
             elif said is not None:
                 heard.append(said)
+        self.intake.note(list(statuses.values()), refusals)
         answers = self.intake.take(heard, floods) + [self.intake.refused(refusal) for refusal in refusals]
         self.tally.messages_in += len(batch)
         self.tally.messages_rejected += sum(a.result == ReceiptResult.REJECTED for a in answers)

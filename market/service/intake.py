@@ -6,19 +6,20 @@ kept here is only what the store says, remembered: it is loaded anew when a tran
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 from sqlalchemy import Connection
 
-from market.messages.models import Order, ReceiptKind, ReceiptResult, Side, Sync, Tariff
+from market.messages.models import Order, ReceiptKind, ReceiptResult, Side, Status, Sync, Tariff
 from market.service.answer import Answer
 from market.service.clock import Clock
 from market.service.cover import Cover
 from market.service.parse import Heard, Refusal, entries_of
 from market.service.readings import Batch, ReadingDesk
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, alarms, input_journal, inputs
+from market.service.store import Store, alarms, input_journal, inputs, presence
 from market.service.store.input_journal import Entry
 from market.service.store.inputs import StoredOrder
 
@@ -102,6 +103,13 @@ class Intake:
             self._reload()
             raise
         return answers
+
+    def note(self, statuses: Sequence[Status], refusals: Sequence[Refusal]) -> None:
+        """Keeps what meters say of themselves, and whose signatures were wrong."""
+        forged = Counter(refusal.meter for refusal in refusals if refusal.field == "sig")
+        if statuses or forged:
+            with self._store.transaction() as tx:
+                presence.keep(tx, self._clock.now(), statuses, forged)
 
     def refused(self, refusal: Refusal) -> Answer:
         """The answer to what could not even be judged."""

@@ -209,7 +209,10 @@ class LiveMarket(Engine):
         while not ended.is_set():
             try:
                 await self._send_batches(self._clock.now())
-                self._standing = await asyncio.to_thread(self._settler.standing)
+                standing = await asyncio.to_thread(self._settler.standing)
+                if standing != self._standing:
+                    self._standing = standing
+                    await self._keep_books()
                 self._blocked, wait_s = "", _CHAIN_LOOK_S
             except ChainError as error:
                 if isinstance(error, ContractRevertError):

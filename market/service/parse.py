@@ -12,7 +12,7 @@ from eth_hash.auto import keccak
 from pydantic import ValidationError
 
 from market.auction.book import validation_problems
-from market.messages.models import Order, Reading, ReadingEntry, Readings, ReceiptKind, Sync
+from market.messages.models import Order, Reading, ReadingEntry, Readings, ReceiptKind, Status, Sync
 from market.messages.signing import Domain, message_digest, recover
 from market.service.settings import Member
 
@@ -86,6 +86,20 @@ def hear(
     if recover(digest, message.sig) != meter:
         return refuse("is not the meter's signature of this message", "sig")
     return Heard(topic, payload, meter, message, digest)
+
+
+def hear_status(topic: str, payload: bytes, feeder: str, members: Mapping[str, Member]) -> Status | None:
+    """What a meter says of itself; None for what is malformed, or of nobody here. It is not signed: the
+    broker's access list says whose topic it is, and nothing but a page depends on it.
+    """
+    meter = sender_of(topic)
+    if topic != topic_of(feeder, meter, "status") or meter not in members or len(payload) > PAYLOAD_BYTES_MAX:
+        return None
+    try:
+        status = Status.model_validate_json(payload)
+    except ValidationError:
+        return None
+    return status if status.meter == meter and status.since <= INTEGER_MAX else None
 
 
 def _decode(subject: str, payload: bytes) -> Order | Reading | Readings | Sync:

@@ -76,6 +76,27 @@ class Standing:
     debts_ueur: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class ChainBooks:
+    """What a market's contracts hold at one block, µEUR: what must be so is
+    ``supply = deposits`` and ``backing = supply + withdrawals + guarantee``.
+
+    ``deposits_ueur`` is what came in less what went out, added up from events, ``backing_ueur`` the
+    stablecoin that the escrow holds. ``withdrawals`` are amount and due time of what was announced and not
+    paid, by address.
+    """
+
+    block: int
+    supply_ueur: int
+    deposits_ueur: int
+    backing_ueur: int
+    guarantee_ueur: int
+    withdrawals_ueur: int
+    paused: bool
+    debts_ueur: Mapping[str, int]
+    withdrawals: Mapping[str, tuple[int, int]]
+
+
 class Settler(Protocol):
     """The chain, as the engine needs it. All calls block and may come from another thread, one at a time."""
 
@@ -100,6 +121,9 @@ class Settler(Protocol):
 
     def total_supply(self) -> int:
         """All tokens there are, µEUR."""
+
+    def books(self) -> ChainBooks:
+        """What the contracts hold now."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
-from market.service.ports import Sent, Standing
+from market.service.ports import ChainBooks, Sent, Standing
+
+_LOOKS_MAX = 3
 
 
 class ContractSettler:
@@ -65,3 +67,30 @@ class ContractSettler:
 
     def total_supply(self) -> int:
         return self._contracts.total_supply()
+
+    def books(self) -> ChainBooks:
+        # Blocks may come while the node is asked: then what it said does not belong together.
+        for _ in range(_LOOKS_MAX):
+            books = self._books(self._contracts.block_number())
+            if self._contracts.block_number() == books.block:
+                break
+        return books
+
+    def _books(self, block: int) -> ChainBooks:
+        self._count()
+        newest = self._contracts.movements(self._next_block, block)
+        announced = self._counted.lost_ueur.keys() | newest.lost_ueur.keys()
+        pending = {address: self._contracts.pending_withdrawal(address) for address in sorted(announced)}
+        return ChainBooks(
+            block=block,
+            supply_ueur=self._contracts.total_supply(),
+            deposits_ueur=sum(self._counted.credit_ueur.values()) + sum(newest.credit_ueur.values()),
+            backing_ueur=self._contracts.backing(),
+            guarantee_ueur=self._contracts.guarantee(),
+            withdrawals_ueur=self._contracts.pending_total(),
+            paused=self._contracts.paused(),
+            debts_ueur=self._contracts.debts(sorted(self._counted.short | newest.short)),
+            withdrawals={
+                address: (one.amount_ueur, one.due_at) for address, one in pending.items() if one.amount_ueur
+            },
+        )

@@ -28,7 +28,7 @@ from market.service.clock import SimulatedClock
 from market.service.cover import Cover
 from market.service.intake import Intake
 from market.service.parse import Heard
-from market.service.ports import Physics, Sent, Standing, Tally, never
+from market.service.ports import ChainBooks, Physics, Sent, Standing, Tally, never
 from market.service.settings import MarketSettings
 from market.service.store import Store, outbox
 from market.service.waves import SimulatedMarket
@@ -118,6 +118,10 @@ class SimulatedChain:
 
     def total_supply(self) -> int:
         return sum(self.deposits.values())
+
+    def books(self) -> ChainBooks:
+        supply = self.total_supply()
+        return ChainBooks(len(self.settled), supply, supply, supply, 0, 0, False, {}, {})
 
 
 class Meters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,12 +45,26 @@ def add_postings(tx: Connection, interval_start: int, revision: int, postings: I
     rows = [
         (interval_start, revision, p.account, p.kind, p.amount_neur, p.energy_wh, sequence) for p in postings
     ]
-    if rows:
-        tx.exec_driver_sql(
-            "INSERT INTO posting (interval_start, revision, account, kind, amount_neur, energy_wh, batch)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            rows,
-        )
+    if not rows:
+        return
+    tx.exec_driver_sql(
+        "INSERT INTO posting (interval_start, revision, account, kind, amount_neur, energy_wh, batch)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    change: Counter[str] = Counter()
+    for _, _, account, _, amount_neur, _, _ in rows:
+        change[account] += amount_neur
+    _add_to_balance(tx, "ledger_neur", change)
+
+
+def _add_to_balance(tx: Connection, column: str, change: Mapping[str, int]) -> None:
+    other = "settled_ueur" if column == "ledger_neur" else "ledger_neur"
+    tx.exec_driver_sql(
+        f"INSERT INTO balance (account, {column}, {other}) VALUES (?, ?, 0) ON CONFLICT (account)"  # noqa: S608
+        f" DO UPDATE SET {column} = balance.{column} + excluded.{column}",
+        list(change.items()),
+    )
 
 
 def postings(connection: Connection, interval_start: int) -> list[Posting]:
@@ -64,9 +79,7 @@ def postings(connection: Connection, interval_start: int) -> list[Posting]:
 
 def ledger_neur(connection: Connection) -> dict[str, int]:
     """Every account's ledger balance without its deposit, nEUR."""
-    rows = connection.exec_driver_sql(
-        "SELECT account, CAST(SUM(amount_neur) AS BIGINT) FROM posting GROUP BY account"
-    )
+    rows = connection.exec_driver_sql("SELECT account, ledger_neur FROM balance ORDER BY account")
     return {row[0]: row[1] for row in rows}
 
 
@@ -88,12 +101,13 @@ def pending_neur(connection: Connection, made_before: int) -> dict[str, int]:
 
 def settled_ueur(connection: Connection, made_before: int | None = None) -> dict[str, int]:
     """The sum of each account's positions, µEUR; with ``made_before`` only those final by then."""
-    query = "SELECT account, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN batch USING (sequence)"
     if made_before is None:
-        rows = connection.exec_driver_sql(query + " GROUP BY account")
+        rows = connection.exec_driver_sql("SELECT account, settled_ueur FROM balance ORDER BY account")
     else:
         rows = connection.exec_driver_sql(
-            query + " WHERE state = 'FINAL' AND made_at <= ? GROUP BY account", (made_before,)
+            "SELECT account, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN batch USING (sequence)"
+            " WHERE state = 'FINAL' AND made_at <= ? GROUP BY account",
+            (made_before,),
         )
     return {row[0]: row[1] for row in rows}
 
@@ -118,6 +132,7 @@ def make_batch(tx: Connection, made_at: int, leaf_secret: bytes) -> bool:
             "INSERT INTO position (sequence, account, amount_ueur) VALUES (?, ?, ?)",
             [(sequence, account, amount) for account, amount in positions.items()],
         )
+        _add_to_balance(tx, "settled_ueur", positions)
     return True
 
 

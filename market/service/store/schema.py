@@ -21,7 +21,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 INTERVAL_STATES = (
     "OPEN",
@@ -197,6 +197,31 @@ position = Table(
     sqlite_with_rowid=False,
 )
 
+balance = Table(
+    "balance",
+    metadata,
+    Column("account", Text, ForeignKey("account.account"), primary_key=True),
+    Column("ledger_neur", Whole, nullable=False, comment="sum of its postings"),
+    Column("settled_ueur", Whole, nullable=False, comment="sum of its positions"),
+    comment="running sums, written with what they are sums of",
+    sqlite_with_rowid=False,
+)
+
+chain_books = Table(
+    "chain_books",
+    metadata,
+    Column("at", Whole, primary_key=True, comment="on the market's clock"),
+    Column("block", Whole, nullable=False, comment="the newest one then"),
+    Column("supply_ueur", Whole, nullable=False),
+    Column("deposits_ueur", Whole, nullable=False, comment="came in less what went out, by events"),
+    Column("backing_ueur", Whole, nullable=False, comment="stablecoin that the escrow holds"),
+    Column("guarantee_ueur", Whole, nullable=False),
+    Column("withdrawals_ueur", Whole, nullable=False, comment="announced and not paid"),
+    Column("paused", Whole, nullable=False),
+    Column("accounts", Text, nullable=False, comment="debts and announced withdrawals by address, JSON"),
+    comment="what the chain had when it was last looked at; a line for every change",
+)
+
 chain_transaction = Table(
     "chain_transaction",
     metadata,
@@ -231,6 +256,19 @@ reading_progress = Table(
     Column("epoch", Whole, primary_key=True),
     Column("up_to", Whole, nullable=False, comment="every seq up to it is stored, or was refused by name"),
     Column("digest", LargeBinary, nullable=False, comment="of the message that got there"),
+    sqlite_with_rowid=False,
+)
+
+meter_presence = Table(
+    "meter_presence",
+    metadata,
+    Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
+    Column("online", Whole, comment="what its last status said; NULL before the first"),
+    Column("since", Whole, comment="on the meter's clock"),
+    Column("software", Text),
+    Column("heard_at", Whole, comment="on the market's clock"),
+    Column("forged", Whole, nullable=False, comment="messages on its topics that it had not signed"),
+    Column("forged_at", Whole),
     sqlite_with_rowid=False,
 )
 
