@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from market.service.store.instructions import InstructionKind
 
 _POLL_S = 0.2
-_place = click.argument("place", type=click.Path(path_type=Path))
+_place = click.argument("place")
 _reason = click.option("--reason", required=True, help="Kept for good, and told.")
 _wait = click.option("--wait-s", type=float, default=10.0, show_default=True, help="For the market's answer.")
 _from = click.option("--from", "first", metavar="TIME", help="The first interval, as 2026-11-22T12:00:00Z.")
@@ -42,7 +42,7 @@ def command() -> None:
 @_from
 @_feeder
 @_wait
-def suspend(place: Path, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
+def suspend(place: str, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
     """Stop trading from the first interval that is not cleared: energy flows at the retail tariffs."""
     ask(place, feeder, "suspend", {"first_start": start_of(first)}, reason, wait_s)
 
@@ -53,7 +53,7 @@ def suspend(place: Path, reason: str, first: str | None, feeder: str | None, wai
 @_from
 @_feeder
 @_wait
-def resume(place: Path, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
+def resume(place: str, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
     """Trade again from the next interval whose gate has not opened."""
     ask(place, feeder, "resume", {"first_start": start_of(first)}, reason, wait_s)
 
@@ -66,7 +66,7 @@ def resume(place: Path, reason: str, first: str | None, feeder: str | None, wait
 @_feeder
 @_wait
 def tariff(
-    place: Path, prices: Path, reason: str, first: str | None, feeder: str | None, wait_s: float
+    place: str, prices: Path, reason: str, first: str | None, feeder: str | None, wait_s: float
 ) -> None:
     """Change the prices from an interval on, to those of PRICES: TOML as in [markets.tariff].
 
@@ -124,7 +124,7 @@ def dispute() -> None:
 @_feeder
 @_wait
 def open_dispute(
-    place: Path, meter: str, interval: str, reason: str, feeder: str | None, wait_s: float
+    place: str, meter: str, interval: str, reason: str, feeder: str | None, wait_s: float
 ) -> None:
     """Hold back what the interval came to for the meter's household until it is decided on."""
     body = {"interval_start": start_of(interval), "meter": meter.lower()}
@@ -141,7 +141,7 @@ def open_dispute(
 @_feeder
 @_wait
 def resolve(
-    place: Path,
+    place: str,
     number: int,
     dismiss: bool,
     import_wh: int | None,
@@ -173,7 +173,7 @@ def start_of(text: str | None) -> int | None:
 
 
 def ask(
-    place: Path,
+    place: str,
     feeder: str | None,
     kind: InstructionKind,
     body: Mapping[str, Any],

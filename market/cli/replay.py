@@ -13,10 +13,11 @@ from market.cli.messages import say
 
 
 @click.command("replay")
-@click.argument("database", type=click.Path(path_type=Path))
+@click.argument("database")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(database: Path, as_json: bool) -> int:
-    """Rebuild every clearing, award, posting and batch of DATABASE from its journal and compare them.
+def command(database: str, as_json: bool) -> int:
+    """Rebuild every clearing, award, posting and batch of DATABASE (a file or URL) from its journal and compare
+    them.
 
     Exit status 1 and the first difference, where there is one. It proves that the stored results follow from
     the accepted messages and decisions; signatures of the market are checked, not made again.
@@ -28,8 +29,8 @@ def command(database: Path, as_json: bool) -> int:
     from market.service.settings import MarketSettings
     from market.service.store import Store
 
-    if not database.is_file():
-        raise InputError.single("DATABASE", "", str(database), "is no market's database")
+    if "://" not in database and not Path(database).is_file():
+        raise InputError.single("DATABASE", "", database, "is no market's database")
 
     def physics(settings: MarketSettings) -> Physics:
         return replay_physics(open_feeder(settings.feeder_name), settings.limits)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 @click.command("status")
-@click.argument("place", type=click.Path(path_type=Path))
+@click.argument("place")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(place: Path, as_json: bool) -> None:
-    """Show the intervals that are not final of the markets of PLACE: a configuration or a database."""
+def command(place: str, as_json: bool) -> None:
+    """Show the intervals that are not final of the markets of PLACE: a configuration or a database's file or
+    URL.
+    """
     markets = [status(store) for store in opened_stores(place)]
     if as_json:
         click.echo(json.dumps({"markets": markets}))
@@ -27,20 +29,23 @@ def command(place: Path, as_json: bool) -> None:
         show(market)
 
 
-def opened_stores(place: Path) -> list[Store]:
-    """The databases of a configuration, or the one that is named. They stay open until the process ends."""
+def opened_stores(place: str) -> list[Store]:
+    """The databases of a configuration, or the one that is named by file or URL. They stay open until the
+    process ends.
+    """
     from market.cli.service import database_of
     from market.cli.service_config import read_service
     from market.service.store import Store
 
-    databases: list[Path | str] = [place]
-    if place.suffix == ".toml":
-        config = read_service(place)
-        databases = [database_of(config, market, place.resolve().parent) for market in config.markets]
+    databases: list[Path | str] = [place if "://" in place else Path(place)]
+    if place.endswith(".toml"):
+        config = read_service(Path(place))
+        base = Path(place).resolve().parent
+        databases = [database_of(config, market, base) for market in config.markets]
     for database in databases:
         if isinstance(database, Path) and not database.is_file():
             raise InputError.single(
-                str(place), "database", str(database), "is not there: run the market first"
+                place, "database", str(database), "is not there: run the market first"
             )
     return [Store(database, {}) for database in databases]
 
