@@ -44,9 +44,7 @@ def opened_stores(place: str) -> list[Store]:
         databases = [database_of(config, market, base) for market in config.markets]
     for database in databases:
         if isinstance(database, Path) and not database.is_file():
-            raise InputError.single(
-                place, "database", str(database), "is not there: run the market first"
-            )
+            raise InputError.single(place, "database", str(database), "is not there: run the market first")
     return [Store(database, {}) for database in databases]
 
 
