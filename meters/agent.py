@@ -38,6 +38,7 @@ from meters.source import RegisterReading
 from meters.trader import Ordered, Trader
 
 SOFTWARE = "peergrid meter 1"
+SOFTWARE_MAX = 64  # as the message has it
 _RESEND_MAX_S = 60.0
 _REFUSED_AGAIN_S = 3600.0
 
@@ -97,6 +98,8 @@ class Agent(ABC):
             f"{self.topic}/award",
             f"peergrid/v1/{place.feeder}/gate",
         )
+        self.software = SOFTWARE
+        """What the market's operator is told of this meter."""
         self.ignored = 0
         """Messages that were malformed, not signed by the market or not for this meter."""
         self.last: RegisterReading | None = None
@@ -385,7 +388,9 @@ class Agent(ABC):
         return Message(f"{self.topic}/sync", sync.model_dump_json().encode())
 
     def _presence(self, *, online: bool) -> Message:
-        status = Status(meter=self.meter, online=online, since=self.clock(), software=SOFTWARE)
+        status = Status(
+            meter=self.meter, online=online, since=self.clock(), software=self.software[:SOFTWARE_MAX]
+        )
         return Message(f"{self.topic}/status", status.model_dump_json().encode(), retain=True)
 
     def _ignore(self, reason: str) -> None:

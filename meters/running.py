@@ -109,6 +109,7 @@ async def opened(
         source = await meter.source.open(around)
         trader = _trader(meter, source, setup.market.interval_s, outbox)
         agent = WallClockAgent(meter.name, trader, meter.signer, setup.market, patience, now)
+        agent.software += f": {getattr(meter.source, 'profile', meter.source.kind)}"
         if isinstance(source, SimulatedHousehold):
             source.orders = agent.ordered
         points.append(Point(agent, source))

@@ -111,6 +111,8 @@ class SimulatedAgent(Agent):
         self, home: SimulatedHousehold, signer: Signer, place: MarketPlace, patience: Patience
     ) -> None:
         super().__init__(home.name, home, signer, place, patience)
+        household = home.household
+        self.software += f": {household.kind or 'loads'}, {household.strategy}"
         home.orders = self._orders.get
         self._home = home
         self._ask_s = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,18 +145,22 @@ def serve(
 
 
 @asynccontextmanager
-async def beside(*databases: Path, port: int | None = None) -> AsyncIterator[Child]:
-    """The console of a run as its child process, from before the databases are there until the block ends."""
+async def beside(*databases: Path, log: Path, options: Sequence[str] = ()) -> AsyncIterator[Child]:
+    """The console of a run as its child process, from before the databases are there until the block ends.
+
+    ``log`` is the folder of its log. ``options`` are the command's; without any it listens on this machine at
+    a port that is free.
+    """
     from meters.lifeline import Child
 
-    port = port or free_port()
     program = "from market.cli.main import main; main()"
-    options = ["--port", str(port), "--wait-s", str(PATIENCE_S)]
-    for database in databases:
-        options += ["--db", str(database)]
-    command = [sys.executable, "-c", program, "console", *options]
-    child = await Child.start(command, databases[0].with_name("console.log"))
-    say(f"console: http://127.0.0.1:{port}/")
+    chosen = list(options) or ["--port", str(free_port())]
+    shown = [part for database in databases for part in ("--db", str(database))]
+    command = [sys.executable, "-c", program, "console", *chosen, "--wait-s", str(PATIENCE_S), *shown]
+    child = await Child.start(command, log / "console.log")
+    secure = "--tls-cert" in chosen
+    host = chosen[chosen.index("--host") + 1] if "--host" in chosen else "127.0.0.1"
+    say(f"console: http{'s' if secure else ''}://{host}:{chosen[chosen.index('--port') + 1]}/")
     try:
         yield child
     finally:

@@ -106,7 +106,7 @@ async def run_day(
     from market.cli.progress import Bar
     from market.cli.run import DATABASE, market_day
 
-    console = beside(folder / DATABASE) if keep_running else nullcontext()
+    console = beside(folder / DATABASE, log=folder) if keep_running else nullcontext()
     with Bar(world.settings.intervals, watch) as bar:
         async with console, market_day(world, folder, watch, bar.advance) as running:
             bar.close()

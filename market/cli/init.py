@@ -25,9 +25,12 @@ lease_s = 15.0
 # port = 8883
 # tls = "broker"
 
-# The operator's console, on this machine alone (`peergrid console --help` tells how others reach it).
+# The operator's console, on this machine alone. Actions need a token: the command
+# `peergrid console --tokens tokens.json --grant ann=operator` makes one. For others to reach it, give host,
+# tokens, and tls_cert with tls_key or behind_proxy = true.
 [console]
 port = 8440
+# tokens = "tokens.json"
 
 [[markets]]
 # The market's id in topics, and its feeder (`peergrid feeder list`).

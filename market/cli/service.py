@@ -92,7 +92,9 @@ async def serve(
     async with AsyncExitStack() as parts:
         if config.console is not None:
             files = [place.database for place in places if isinstance(place.database, Path)]
-            await parts.enter_async_context(beside(*files, port=config.console.port))
+            if files:
+                shown = beside(*files, log=base / config.folder, options=config.console.options(base))
+                await parts.enter_async_context(shown)
         broker = config.broker
         host, port, tls = broker.host or "", broker.port, None
         if broker.host is None:

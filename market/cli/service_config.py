@@ -51,7 +51,40 @@ class ChainSection(Part):
 
 
 class ConsoleSection(Part):
+    """The operator's console, as ``peergrid console`` serves it: reading is open on this machine alone,
+    actions need one of ``tokens``. It shows the markets whose database is a file.
+    """
+
     port: Port = 8440
+    host: Text = "127.0.0.1"
+    tokens: Text | None = None
+    tls_cert: Text | None = None
+    tls_key: Text | None = None
+    behind_proxy: bool = False
+    names: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _secret(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        alone = self.host in ("localhost", "127.0.0.1", "::1") and not self.behind_proxy
+        if not alone and self.tls_cert is None and not self.behind_proxy:
+            raise ValueError(
+                "tls_cert and tls_key, or behind_proxy, are needed where others reach the console"
+            )
+        if not alone and self.tokens is None:
+            raise ValueError("tokens is needed where others reach the console")
+        return self
+
+    def options(self, base: Path) -> list[str]:
+        """As the command takes them; paths start at ``base``."""
+        found = ["--port", str(self.port), "--host", self.host]
+        for name in ("tokens", "tls_cert", "tls_key"):
+            if (given := getattr(self, name)) is not None:
+                found += [f"--{name.replace('_', '-')}", str(base / given)]
+        for name in self.names:
+            found += ["--name", name]
+        return [*found, "--behind-proxy"] if self.behind_proxy else found
 
 
 class SimulationSection(Part):

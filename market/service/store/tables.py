@@ -296,6 +296,59 @@ _ALL = (
         " WHERE last_at >= :since AND last_at < :until ORDER BY last_at, kind, subject",
     ),
     Table(
+        "instructions",
+        "What operators asked of the market, and its answers; times are those of the asking.",
+        (
+            _int("id", "in the order of asking"),
+            _int("given_at", "by the machine's clock, Unix seconds"),
+            _text("actor", "who asked"),
+            _text("kind", "suspend, resume, tariff, dispute or resolve"),
+            _text("body", "what exactly, JSON"),
+            _text("reason", "why"),
+            _int("done_at", "when the market looked at it, on its clock", True),
+            _text("refusal", "why it was not carried out; empty where it was", True),
+        ),
+        "SELECT id, given_at, actor, kind, body, reason, done_at, refusal FROM instruction"
+        " WHERE given_at >= :since AND given_at < :until ORDER BY id",
+    ),
+    Table(
+        "disputes",
+        "Intervals that households contested; times are those of the intervals.",
+        (
+            _int("id", "in the order of opening"),
+            _START,
+            _METER,
+            _int("opened_at", "on the market's clock, Unix seconds"),
+            _text("reason", "why"),
+            _int("held_neur", "held back meanwhile: earned > 0, owed < 0, nEUR"),
+            _int("closed_at", "on the market's clock, Unix seconds", True),
+            _text("decision", "upheld or dismissed", True),
+            _text("decision_reason", "why", True),
+            _int("import_wh", "what the meter should have said, Wh", True),
+            _int("export_wh", "what the meter should have said, Wh", True),
+        ),
+        "SELECT id, interval_start, meter, opened_at, reason, held_neur, closed_at, decision,"
+        " decision_reason, import_wh, export_wh FROM dispute"
+        f" WHERE {_BETWEEN} ORDER BY id",
+    ),
+    Table(
+        "chain_books",
+        "What the market's contracts held; a row for every change, by the market's clock.",
+        (
+            _int("at", "on the market's clock, Unix seconds"),
+            _int("block", "the newest one then"),
+            _int("supply_ueur", "tokens, µEUR"),
+            _int("deposits_ueur", "came in less what went out, µEUR"),
+            _int("backing_ueur", "stablecoin that the escrow holds, µEUR"),
+            _int("guarantee_ueur", "what stands in for debtors, µEUR"),
+            _int("withdrawals_ueur", "announced and not paid, µEUR"),
+            _int("paused", "1 while the escrow is paused"),
+            _text("accounts", "debts and withdrawals by address, JSON"),
+        ),
+        "SELECT at, block, supply_ueur, deposits_ueur, backing_ueur, guarantee_ueur, withdrawals_ueur,"
+        " paused, accounts FROM chain_books WHERE at >= :since AND at < :until ORDER BY at",
+    ),
+    Table(
         "meters",
         "Registered meters.",
         (
@@ -304,8 +357,12 @@ _ALL = (
             _text("connection_point", "where it stands"),
             _int("bus", "index of the bus"),
             _int("fuse_w", "the most it can draw, W"),
+            _text("software", "what it says that it is", True),
+            _int("online", "1 or 0, as it said last", True),
+            _int("forged", "messages on its topics that it had not signed"),
         ),
-        "SELECT meter, owner, connection_point, bus, fuse_w FROM meter ORDER BY meter",
+        "SELECT meter, owner, connection_point, bus, fuse_w, software, online, COALESCE(forged, 0)"
+        " FROM meter LEFT JOIN meter_presence USING (meter) ORDER BY meter",
         timed=False,
     ),
     Table(
@@ -319,11 +376,7 @@ _ALL = (
             _int("settled_ueur", "brought to the chain, µEUR"),
         ),
         "SELECT account, address, deposit_ueur, COALESCE(ledger_neur, 0), COALESCE(settled_ueur, 0)"
-        " FROM account"
-        " LEFT JOIN (SELECT account, SUM(amount_neur) AS ledger_neur FROM posting GROUP BY account)"
-        " USING (account)"
-        " LEFT JOIN (SELECT account, SUM(amount_ueur) AS settled_ueur FROM position GROUP BY account)"
-        " USING (account) ORDER BY account",
+        " FROM account LEFT JOIN balance USING (account) ORDER BY account",
         timed=False,
     ),
 )

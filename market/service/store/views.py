@@ -147,6 +147,93 @@ def awards_of_interval(connection: Connection, start: int) -> Rows:
     )
 
 
+def suspensions(connection: Connection, since: int, until: int) -> Rows:
+    """Where operators suspended trading, as far as it touches ``[since, until)``."""
+    return _rows(
+        connection,
+        "SELECT first_start, until_start, reason FROM suspension WHERE first_start < ?"
+        " AND (until_start IS NULL OR until_start > ?) ORDER BY first_start",
+        (until, since),
+    )
+
+
+def instructions(connection: Connection, rows_max: int) -> Rows:
+    """What operators asked of the market, the newest first; ``refusal`` is None until it was looked at."""
+    return _rows(
+        connection,
+        "SELECT id, given_at, actor, kind, reason, done_at, refusal,"
+        " json_extract(body, '$.first_start') AS first_start FROM instruction ORDER BY id DESC LIMIT ?",
+        (rows_max,),
+    )
+
+
+def instructions_seen(connection: Connection) -> tuple[int, int]:
+    """How many there are, and how many of them the market has answered."""
+    row = connection.exec_driver_sql("SELECT COUNT(*), COUNT(done_at) FROM instruction").one()
+    return row[0], row[1]
+
+
+def is_going_on(connection: Connection) -> bool:
+    """Whether some interval still waits for something that the market does."""
+    waiting = "'OPEN', 'CLOSED', 'CLEARED', 'SUSPENDED', 'METERED', 'SETTLED'"
+    found = connection.exec_driver_sql(
+        f"SELECT EXISTS (SELECT 1 FROM interval WHERE state IN ({waiting}))"  # noqa: S608
+    ).scalar()
+    return bool(found)
+
+
+def disputes(connection: Connection, meter: str | None = None, start: int | None = None) -> Rows:
+    """Contested intervals, open ones first; of one meter or one interval where that is given."""
+    return _rows(
+        connection,
+        "SELECT dispute.*, connection_point FROM dispute JOIN meter USING (meter)"
+        " WHERE (?1 IS NULL OR dispute.meter = ?1) AND (?2 IS NULL OR interval_start = ?2)"
+        " ORDER BY closed_at IS NOT NULL, id DESC LIMIT 200",
+        (meter, start),
+    )
+
+
+def adjustments(connection: Connection, since: int) -> Rows:
+    """Settlements that readings or decisions changed later, the newest first."""
+    return _rows(
+        connection,
+        "SELECT interval_start, posting.revision, COUNT(DISTINCT account) AS accounts,"
+        " SUM(MAX(amount_neur, 0)) AS moved_neur, MIN(batch) AS batch FROM interval"
+        " JOIN posting USING (interval_start) WHERE interval.revision > 0 AND interval_start >= ?"
+        " AND posting.revision > 0 GROUP BY 1, 2 ORDER BY 1 DESC, 2 DESC LIMIT 200",
+        (since,),
+    )
+
+
+def adjustments_of(connection: Connection, start: int) -> Rows:
+    """The postings of an interval beyond its settlement."""
+    return _rows(
+        connection,
+        "SELECT revision, account, kind, amount_neur, energy_wh, batch, connection_point FROM posting"
+        " LEFT JOIN meter ON account = 'household:' || meter.meter"
+        " WHERE interval_start = ? AND revision > 0 ORDER BY revision, account, kind",
+        (start,),
+    )
+
+
+def chain_books(connection: Connection) -> Mapping[str, Any] | None:
+    """What the market's contracts held when it last looked, with the meters of those who owe or withdraw."""
+    found = _rows(connection, "SELECT * FROM chain_books ORDER BY at DESC LIMIT 1")
+    if not found:
+        return None
+    meters = {
+        row["owner"]: row for row in _rows(connection, "SELECT owner, meter, connection_point FROM meter")
+    }
+    accounts = [
+        {"address": address, "debt_ueur": 0, "withdrawal_ueur": 0, "due_at": None}
+        | {"meter": None, "connection_point": None}
+        | dict(meters.get(address, {}))
+        | held
+        for address, held in json.loads(found[0]["accounts"]).items()
+    ]
+    return {**found[0], "accounts": accounts}
+
+
 def meters_over(connection: Connection, since: int, until: int) -> Rows:
     """Every meter with what was heard of it in a period: readings, flags, deviation of metered from award."""
     return _rows(
@@ -160,15 +247,21 @@ def meters_over(connection: Connection, since: int, until: int) -> Rows:
         "  FROM newest JOIN metered USING (interval_start, revision)"
         "  LEFT JOIN award ON award.interval_start = metered.interval_start AND award.meter = metered.meter"
         "  GROUP BY metered.meter),"
-        " heard AS (SELECT meter, COUNT(*) AS readings, MAX(taken_at) AS last_taken_at, MAX(received_at) AS"
-        "  last_seen_at, MAX(epoch) AS epoch, SUM(quality > 0) AS flagged FROM reading"
-        "  WHERE taken_at >= :since AND taken_at < :until GROUP BY meter),"
+        " by_epoch AS (SELECT meter, epoch, COUNT(*) AS readings, MAX(taken_at) AS last_taken_at,"
+        "  MAX(received_at) AS last_seen_at, SUM(quality > 0) AS flagged,"
+        "  MAX(seq) - MIN(seq) + 1 - COUNT(*) AS gaps FROM reading"
+        "  WHERE taken_at >= :since AND taken_at < :until GROUP BY meter, epoch),"
+        " heard AS (SELECT meter, SUM(readings) AS readings, MAX(last_taken_at) AS last_taken_at,"
+        "  MAX(last_seen_at) AS last_seen_at, MAX(epoch) AS epoch, SUM(flagged) AS flagged,"
+        "  SUM(gaps) AS gaps FROM by_epoch GROUP BY meter),"
         " gap AS (SELECT meter, COUNT(*) AS refused FROM reading_refused GROUP BY meter),"
         " bad AS (SELECT subject AS meter, SUM(count) AS alarms FROM alarm GROUP BY subject)"
         " SELECT meter.meter, connection_point, bus, fuse_w, intervals, missing, estimated, import_wh,"
-        " export_wh, deviation_wh, awarded_wh, readings, last_taken_at, last_seen_at, epoch, flagged,"
+        " export_wh, deviation_wh, awarded_wh, readings, last_taken_at, last_seen_at, epoch, flagged, gaps,"
+        " online, presence.since AS online_since, software, COALESCE(forged, 0) AS forged, forged_at,"
         " COALESCE(refused, 0) AS refused, COALESCE(alarms, 0) AS alarms FROM meter LEFT JOIN energy USING"
         " (meter) LEFT JOIN heard USING (meter) LEFT JOIN gap USING (meter) LEFT JOIN bad USING (meter)"
+        " LEFT JOIN meter_presence AS presence USING (meter)"
         " ORDER BY connection_point",
         {"since": since, "until": until},  # type: ignore[arg-type]
     )
