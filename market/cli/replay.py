@@ -16,7 +16,7 @@ from market.cli.messages import say
 @click.argument("database")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(database: str, as_json: bool) -> int:
-    """Rebuild every clearing, award, posting and batch of DATABASE, a file or URL, from its journal, and compare.
+    """Rebuild every clearing, award, posting and batch of DATABASE (file or URL) from its journal; compare.
 
     Exit status 1 and the first difference, where there is one. It proves that the stored results follow from
     the accepted messages and decisions; signatures of the market are checked, not made again.

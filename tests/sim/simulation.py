@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from grid.errors import ChainError
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.messages.models import Gate, Order, Reading, ReceiptResult
@@ -73,6 +74,7 @@ class Faults:
         self.calm = seed == 0
         self.lost, self.repeated = (0.0, 0.0) if self.calm else (0.2, 0.2)
         self.power_cut, self.bad_write = (0.0, 0.0) if self.calm else (0.04, 0.03)
+        self.chain_away = 0.0 if self.calm else 0.1
 
     def happens(self, chance: float) -> bool:
         return chance > 0 and self.random.random() < chance
@@ -92,21 +94,31 @@ class FaultyStore(Store):
 
 
 class SimulatedChain:
-    """Has what was settled, once; it outlives the market's process."""
+    """Has what was settled, once; it outlives the market's process. Sometimes nobody can reach it, or its
+    answer is lost.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
         self.settled: dict[int, dict[str, int]] = {}
         self.deposits = dict(DEPOSITS)
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
+        self._may_be_away()
         assert sum(positions.values()) == 0
         assert self.settled.setdefault(sequence, dict(positions)) == positions, "a sequence has one content"
+        self._may_be_away()
         return Sent(f"0x{sequence:064x}", 1)
+
+    def _may_be_away(self) -> None:
+        if self._faults.happens(self._faults.chain_away):
+            raise ChainError("the node does not answer")
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
         return []
 
     def standing(self) -> Standing:
+        self._may_be_away()
         return Standing(self.deposits, {})
 
     def credit_moved(self) -> Mapping[str, int]:
@@ -199,14 +211,15 @@ class Network:
 
 def simulate(folder: Path, seed: int, intervals: int) -> tuple[int, Meters, SimulatedChain]:
     """Runs a day to its end, however often its process ends; how often that was."""
-    faults, meters, chain = Faults(seed), Meters(), SimulatedChain()
+    faults, meters = Faults(seed), Meters()
+    chain = SimulatedChain(faults)
     of = scene.settings(intervals)
     chain.deposits |= {treasury.address: treasury.deposit_ueur for treasury in of.treasuries.values()}
     FaultyStore.faults = faults
     for run in range(RUNS_MAX):
         try:
             asyncio.run(_day(folder, of, faults, meters, chain))
-        except (PowerCutError, OperationalError):
+        except (PowerCutError, OperationalError, ChainError):
             continue
         return run, meters, chain
     raise AssertionError(f"seed {seed}: not done after {RUNS_MAX} runs")
