@@ -29,6 +29,7 @@ Complexes = npt.NDArray[np.complex128]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
+Objects = npt.NDArray[np.object_]
 
 V_MIN_PU_DEFAULT = 0.9
 V_MAX_PU_DEFAULT = 1.1

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from grid.errors import InputError, Problem
-from grid.feeder import Feeder
+from grid.feeder import Feeder, Ints, Objects
 from market.messages.models import Price, Tariff
 from market.messages.signing import canonical_json
 
@@ -107,8 +108,17 @@ class Book(_Part):
         return self
 
     @cached_property
-    def order_ids(self) -> list[str]:
-        return [order.id for order in self.orders]
+    def order_ids(self) -> Objects:
+        """The ids [o], as an array of objects."""
+        ids = np.empty(len(self.orders), dtype=object)
+        ids[:] = [order.id for order in self.orders]
+        return ids
+
+    @cached_property
+    def by_id(self) -> Ints:
+        """The places of the orders, sorted by id [o]."""
+        ids = self.order_ids.tolist()
+        return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
 
     @cached_property
     def has_minima(self) -> bool:

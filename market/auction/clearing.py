@@ -111,7 +111,7 @@ def suspended_interval(
         if not alone.violations:
             reason += "; without trades every limit is kept"
         return suspended_record(columns.feeder.name, book.interval, reason, ac=ac_check(found, alone))
-    ids = book.order_ids
+    ids = book.order_ids.tolist()
     shares = share_among_orders(columns, awards.group_wh, ids, book.interval.start)
     setpoints = tuple(
         Setpoint(order_id=order_id, energy_wh=int(wh)) for order_id, wh in zip(ids, shares, strict=True) if wh

@@ -7,10 +7,15 @@ certificate carries what a verifier needs to recompute optimality without a solv
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import cached_property
+from types import GenericAlias
+from typing import Any, ClassVar, Literal, TypeVar, get_args, overload
 
-from pydantic import BaseModel, ConfigDict
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from market.auction.book import Interval
 from market.messages.signing import canonical_json
@@ -20,8 +25,61 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# An interval has many fills and trades: plain classes are made ten times as fast as models, and checked alike
-# where a record is read.
+Line = TypeVar("Line")
+
+
+class Lines(Sequence[Line]):
+    """Lines of one kind, kept by columns: an interval may have many, and each is made when it is looked at.
+
+    Equal to any sequence of equal lines.
+    """
+
+    def __init__(self, kind: Callable[..., Line], *columns: npt.NDArray[Any]) -> None:
+        self._kind = kind
+        self._columns = columns
+
+    @cached_property
+    def _lines(self) -> tuple[Line, ...]:
+        return tuple(map(self._kind, *(column.tolist() for column in self._columns)))
+
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> Lines[Line]:
+        """Lines that are there already."""
+        made = cls.__new__(cls)
+        made.__dict__["_lines"] = tuple(lines)
+        return made
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Line]: ...
+    def __getitem__(self, index: int | slice) -> Line | Sequence[Line]:
+        return self._lines[index]
+
+    def __len__(self) -> int:
+        return len(self._columns[0]) if "_columns" in self.__dict__ else len(self._lines)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._lines == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._lines)
+
+    def __repr__(self) -> str:
+        return repr(self._lines)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        listed = handler.generate_schema(GenericAlias(tuple, (*get_args(source), ...)))
+        read = core_schema.no_info_after_validator_function(cls.of, listed)
+        return core_schema.json_or_python_schema(
+            json_schema=read,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), read]),
+            serialization=core_schema.plain_serializer_function_ser_schema(tuple, return_schema=listed),
+        )
+
+
+# Plain classes are made ten times as fast as models, and checked alike where a record is read.
 @dataclass(slots=True, unsafe_hash=True)
 class Fill:
     """What an order got: ``price`` is what it pays or earns, fees included."""
@@ -49,8 +107,11 @@ class Trade:
     sell_price: int
 
 
-class NodePrice(_Part):
+@dataclass(slots=True, unsafe_hash=True)
+class NodePrice:
     """The DLMP of a bus and its parts, which add up to it exactly; ``price_q`` is per kvarh."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     bus: int
     price: int
@@ -112,9 +173,9 @@ class ClearingRecord(_Part):
     import_wh: int
     export_wh: int
     losses_wh: int
-    fills: tuple[Fill, ...]
-    trades: tuple[Trade, ...]
-    prices: tuple[NodePrice, ...]
+    fills: Lines[Fill]
+    trades: Lines[Trade]
+    prices: Lines[NodePrice]
     binding: tuple[BindingLimit, ...]
     setpoints: tuple[Setpoint, ...] = ()
     paradoxically_rejected: tuple[str, ...] = ()
@@ -165,9 +226,9 @@ def suspended_record(
         import_wh=0,
         export_wh=0,
         losses_wh=0,
-        fills=(),
-        trades=(),
-        prices=(),
+        fills=Lines.of(()),
+        trades=Lines.of(()),
+        prices=Lines.of(()),
         binding=(),
         setpoints=setpoints,
         ac=ac,

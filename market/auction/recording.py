@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import mul
 
 import numpy as np
@@ -16,26 +13,13 @@ from market.auction.certificate import certificate, limit_name
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
 from market.auction.prices import Prices, price, whole_parts
-from market.auction.record import AcCheck, BindingLimit, ClearingRecord, Fill, NodePrice, Trade
-from market.auction.trades import Side, chosen, match, ranked
+from market.auction.record import AcCheck, BindingLimit, ClearingRecord, Fill, Lines, NodePrice, Trade
+from market.auction.trades import Parties, match
 from market.auction.whole import WholeAwards, share_among_orders
 
 NEUR_PER_EUR = 10**9
 
 
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """A record is many small objects that refer to no other; the collector would look through all, often."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_collector_at_rest()
 def record_of(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:
     """The record of awards that keep every limit: prices, fills, trades and certificate."""
     prices = price(columns, found, awards.point, awards.check)
@@ -43,22 +27,18 @@ def record_of(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards
     order_wh = share_among_orders(columns, awards.group_wh, book.order_ids, book.interval.start)
     taken = np.flatnonzero(order_wh)
     sign, limit_price = _sides_and_limits(book, columns)
-    paid = _paid(book, columns, parts)
+    paid = _paid(book, columns, parts, sign, limit_price)
     net_import_wh = _net_import_wh(columns, awards.point.slack_w)
     import_wh, export_wh = max(net_import_wh, 0), max(-net_import_wh, 0)
     firm = _firm_positions(book, columns)
     losses_wh = net_import_wh + int(sign @ order_wh) + sum(wh for _, _, wh in firm)
-    # Python's integers have no end: a book may be worth more than 2**63 nEUR.
-    gain_neur = -sum(map(mul, (sign * limit_price).tolist(), order_wh.tolist()))
+    gain_neur = -_total(sign * limit_price, order_wh)
     tariff = book.tariff
     welfare_neur = gain_neur - import_wh * tariff.import_price + export_wh * tariff.export_price
+    by_id = book.by_id[order_wh[book.by_id] > 0]
     sellers, buyers = (
-        (
-            chosen(book.order_ids, taken[sign[taken] == side]),
-            order_wh[taken[sign[taken] == side]],
-            paid[taken[sign[taken] == side]],
-        )
-        for side in (1, -1)
+        Parties(book.order_ids[side], order_wh[side], paid[side])
+        for side in (by_id[sign[by_id] > 0], by_id[sign[by_id] < 0])
     )
     return ClearingRecord(
         status="cleared",
@@ -68,27 +48,9 @@ def record_of(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards
         import_wh=import_wh,
         export_wh=export_wh,
         losses_wh=losses_wh,
-        fills=tuple(
-            map(
-                Fill,
-                chosen(book.order_ids, taken),
-                order_wh[taken].tolist(),
-                paid[taken].tolist(),
-            )
-        ),
+        fills=Lines(Fill, book.order_ids[taken], order_wh[taken], paid[taken]),
         trades=_trades(book, columns, parts, sellers, buyers, firm, net_import_wh, losses_wh),
-        prices=tuple(
-            NodePrice(
-                bus=int(bus),
-                price=int(row[0]),
-                energy=int(row[1]),
-                losses=int(row[2]),
-                congestion=int(row[3]),
-                voltage=int(row[4]),
-                price_q=int(row[5]),
-            )
-            for bus, row in zip(columns.feeder.bus_index, parts, strict=True)
-        ),
+        prices=Lines(NodePrice, columns.feeder.bus_index, *parts.T),
         binding=_binding(columns, awards, prices),
         paradoxically_rejected=_paradoxically_rejected(book, columns, parts, order_wh.tolist()),
         ac=ac_check(found, awards.check),
@@ -102,7 +64,7 @@ def _sides_and_limits(book: Book, columns: Columns) -> tuple[Ints, Ints]:
     return sign, columns.group_price[columns.order_group] + np.where(sign < 0, book.tariff.local_fee, 0)
 
 
-def _paid(book: Book, columns: Columns, parts: Ints) -> Ints:
+def _paid(book: Book, columns: Columns, parts: Ints, sign: Ints, limit_price: Ints) -> Ints:
     """What each order [o] pays or earns a kWh: the price at its bus, a bid's with the local fee.
 
     No buyer pays above its limit, no seller gets below its own.
@@ -112,7 +74,6 @@ def _paid(book: Book, columns: Columns, parts: Ints) -> Ints:
     row = parts[row_of_node[columns.group_node]]
     at_point = row[:, 0] + np.rint(columns.group_tan_phi * row[:, 5]).astype(np.int64)
     at_order = at_point[columns.order_group]
-    sign, limit_price = _sides_and_limits(book, columns)
     return np.where(
         sign < 0,
         np.minimum(at_order + book.tariff.local_fee, limit_price),
@@ -141,13 +102,15 @@ def _trades(
     book: Book,
     columns: Columns,
     parts: Ints,
-    sellers: tuple[list[str], Ints, Ints],
-    buyers: tuple[list[str], Ints, Ints],
+    sellers: Parties,
+    buyers: Parties,
     firm: list[tuple[str, int, int]],
     net_import_wh: int,
     losses_wh: int,
-) -> tuple[Trade, ...]:
-    """Firm energy pays at most the import tariff and earns at least the export tariff (firm collar)."""
+) -> Lines[Trade]:
+    """Sides trade by price, firm energy and then orders by id.
+
+    Firm energy pays at most the import tariff and earns at least the export tariff (firm collar)."""
     tariff = book.tariff
     node_price = dict(zip(columns.feeder.bus_node.tolist(), parts[:, 0].tolist(), strict=True))
     fed_in = [
@@ -160,26 +123,30 @@ def _trades(
     ]
     # Losses are the network's own: what they cost is what buyers paid and sellers did not get.
     return match(
-        _side(sellers, fed_in, dearest_first=False).then(
-            ("retailer", max(net_import_wh, 0), tariff.import_price), ("network", max(-losses_wh, 0), 0)
+        Parties.of(fed_in)
+        .then(sellers)
+        .ranked(dearest_first=False)
+        .then(
+            Parties.of(
+                [("retailer", max(net_import_wh, 0), tariff.import_price), ("network", max(-losses_wh, 0), 0)]
+            )
         ),
-        _side(buyers, drawn, dearest_first=True).then(
-            ("retailer", max(-net_import_wh, 0), tariff.export_price), ("network", max(losses_wh, 0), 0)
+        Parties.of(drawn)
+        .then(buyers)
+        .ranked(dearest_first=True)
+        .then(
+            Parties.of(
+                [("retailer", max(-net_import_wh, 0), tariff.export_price), ("network", max(losses_wh, 0), 0)]
+            )
         ),
     )
 
 
-def _side(
-    orders: tuple[list[str], Ints, Ints], firm: list[tuple[str, int, int]], *, dearest_first: bool
-) -> Side:
-    """Fills and firm energy of one side, in the order in which they trade."""
-    names, energy_wh, price = orders
-    return ranked(
-        names + [name for name, _, _ in firm],
-        np.append(energy_wh, np.array([wh for _, wh, _ in firm], dtype=np.int64)),
-        np.append(price, np.array([at for _, _, at in firm], dtype=np.int64)),
-        dearest_first=dearest_first,
-    )
+def _total(price: Ints, energy_wh: Ints) -> int:
+    """Σ price × energy in nEUR, exact: Python's integers have no end where 2**63 is not enough."""
+    if int(np.abs(price).max(initial=0)) * int(energy_wh.sum()) < 2**63:
+        return int(price @ energy_wh)
+    return sum(map(mul, price.tolist(), energy_wh.tolist()))
 
 
 def _binding(columns: Columns, awards: WholeAwards, prices: Prices) -> tuple[BindingLimit, ...]:

@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from grid.feeder import Ints
-from market.auction.record import Trade
+from grid.feeder import Ints, Objects
+from market.auction.record import Lines, Trade
+
+
+def names(parties: list[str]) -> Objects:
+    """Names as a column: an array of objects, so that what is chosen from it are the same strings."""
+    column = np.empty(len(parties), dtype=object)
+    column[:] = parties
+    return column
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """Parties on one side in the order in which they trade: names, Wh, and what each pays or earns."""
+class Parties:
+    """Who trades on one side: names, Wh, and what each pays or earns a kWh."""
 
-    parties: list[str]
+    name: Objects
     energy_wh: Ints
     price: Ints
 
-    def then(self, *positions: tuple[str, int, int]) -> Side:
-        """The same, and after them these parties with energy and price."""
-        names, energy_wh, price = zip(*positions, strict=True)
-        return Side(
-            [*self.parties, *names], np.append(self.energy_wh, energy_wh), np.append(self.price, price)
+    @classmethod
+    def of(cls, positions: list[tuple[str, int, int]]) -> Parties:
+        name, energy_wh, price = zip(*positions, strict=True) if positions else ((), (), ())
+        return cls(names(list(name)), np.array(energy_wh, dtype=np.int64), np.array(price, dtype=np.int64))
+
+    def then(self, others: Parties) -> Parties:
+        return Parties(
+            np.append(self.name, others.name),
+            np.append(self.energy_wh, others.energy_wh),
+            np.append(self.price, others.price),
         )
 
-
-def chosen(parties: Sequence[str], places: Ints) -> list[str]:
-    """The parties at these places."""
-    return list(map(parties.__getitem__, places.tolist()))
-
-
-def ranked(parties: Sequence[str], energy_wh: Ints, price: Ints, *, dearest_first: bool) -> Side:
-    """Parties by price, and by name where that is the same."""
-    by_name = np.array(sorted(range(len(parties)), key=parties.__getitem__), dtype=np.int64)
-    at = price[by_name]
-    rank = by_name[np.argsort(-at if dearest_first else at, kind="stable")]
-    return Side(chosen(parties, rank), energy_wh[rank], price[rank])
+    def ranked(self, *, dearest_first: bool) -> Parties:
+        """By price; who has the same stays as they were."""
+        rank = np.argsort(-self.price if dearest_first else self.price, kind="stable")
+        return Parties(self.name[rank], self.energy_wh[rank], self.price[rank])
 
 
-def match(sellers: Side, buyers: Side) -> tuple[Trade, ...]:
+def match(sellers: Parties, buyers: Parties) -> Lines[Trade]:
     """Pairs sellers in order with buyers in order; both sides must offer the same energy."""
     sold, bought = np.cumsum(sellers.energy_wh), np.cumsum(buyers.energy_wh)
     assert sold[-1:].sum() == bought[-1:].sum(), "trades do not balance"
@@ -50,13 +53,11 @@ def match(sellers: Side, buyers: Side) -> tuple[Trade, ...]:
     starts, ends = starts[ends > starts], ends[ends > starts]
     seller = np.searchsorted(sold, starts, side="right")
     buyer = np.searchsorted(bought, starts, side="right")
-    return tuple(
-        map(
-            Trade,
-            chosen(buyers.parties, buyer),
-            chosen(sellers.parties, seller),
-            (ends - starts).tolist(),
-            buyers.price[buyer].tolist(),
-            sellers.price[seller].tolist(),
-        )
+    return Lines(
+        Trade,
+        buyers.name[buyer],
+        sellers.name[seller],
+        ends - starts,
+        buyers.price[buyer],
+        sellers.price[seller],
     )

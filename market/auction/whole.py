@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from grid.feeder import Floats, Ints
+from grid.feeder import Floats, Ints, Objects
 from grid.limits import TOLERANCE_PU, LimitCheck, check_limits
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
@@ -73,9 +72,7 @@ def _tie_key(interval_start: str, order_id: str) -> bytes:
     return hashlib.sha256(f"{interval_start}|{order_id}".encode()).digest()
 
 
-def share_among_orders(
-    columns: Columns, group_wh: Ints, order_ids: Sequence[str], interval_start: str
-) -> Ints:
+def share_among_orders(columns: Columns, group_wh: Ints, order_ids: Objects, interval_start: str) -> Ints:
     """Each order's Wh [o]: pro rata, by largest remainder, equal remainders by a hash (rule 7)."""
     full = group_wh == columns.group_wh
     shares = np.where(full[columns.order_group], columns.order_wh, 0)

@@ -24,6 +24,7 @@ from market.auction.certificate import objectives
 from market.auction.columns import Columns, arrange
 from market.auction.dispatch import Dispatch, dispatch
 from market.auction.prices import Prices, price
+from market.auction.record import ClearingRecord
 from market.auction.recording import record_of
 from market.auction.whole import whole_awards
 from market.cli.bench_pyomo import PersistentReference
@@ -128,7 +129,7 @@ class _Orders:
                 )
             ),
         )
-        assert book.sha256 and book.order_ids
+        assert book.sha256 and len(book.by_id) == len(book.order_ids)
         return book
 
     def columns(
@@ -212,8 +213,14 @@ def _books(rounds: int) -> Iterator[Measurement]:
             columns, found, prices = real_valued()
             book = orders.book(feeder, loading_percent)
 
-            def whole_record(book: Book = book, columns: Columns = columns, found: Dispatch = found) -> None:
-                record_of(book, columns, found, whole_awards(columns, found))
+            def whole_record(
+                book: Book = book, columns: Columns = columns, found: Dispatch = found
+            ) -> ClearingRecord:
+                return record_of(book, columns, found, whole_awards(columns, found))
+
+            def looked_at(whole_record: Callable[[], ClearingRecord] = whole_record) -> None:
+                record = whole_record()
+                assert record.fills[0] and record.trades[0]
 
             def certify(columns: Columns = columns, found: Dispatch = found, prices: Prices = prices) -> None:
                 objectives(columns, found.kw, found.point.slack_w / 1e3, prices)
@@ -221,13 +228,14 @@ def _books(rounds: int) -> Iterator[Measurement]:
             def merge(orders: _Orders = orders) -> None:
                 merge_auction(orders)
 
-            subject_ms, yardstick_ms, record_ms, certificate_ms = _in_turn(
-                rounds, real_valued, merge, whole_record, certify
+            subject_ms, yardstick_ms, record_ms, looked_at_ms, certificate_ms = _in_turn(
+                rounds, real_valued, merge, whole_record, looked_at, certify
             )
             detail = (
                 f"{found.iterations} rounds, {len(found.binding)} limits bind, "
                 f"{'settled' if found.settled else 'NOT SETTLED'}; rounding, trades and record "
-                f"{record_ms / yardstick_ms:.2f} ×, certificate {certificate_ms / yardstick_ms:.2f} ×"
+                f"{record_ms / yardstick_ms:.2f} × (with each line as an object "
+                f"{looked_at_ms / yardstick_ms:.2f} ×), certificate {certificate_ms / yardstick_ms:.2f} ×"
             )
             name = f"{count} orders, {label}"
             ratio = subject_ms / yardstick_ms

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from market.auction.record import Trade
 from market.verify.case import Case
 from market.verify.network import State
 from market.verify.report import Check
@@ -103,7 +102,7 @@ def _difference(found: Counter[Party], expected: Counter[Party], verb: str) -> t
 
 def trades_check(case: Case) -> Check:
     """Trades add up to fills, firm energy (with its collar), retailer and losses, at the right prices."""
-    trades: tuple[Trade, ...] = case.record.trades
+    trades = case.record.trades
     sold: Counter[Party] = Counter()
     bought: Counter[Party] = Counter()
     strange = ""
