@@ -1,8 +1,8 @@
 """Feeders by name, and the year profiles of their loads and generators.
 
 Names (design section 9): ``simbench:<code>``, ``pandapower:<function>[:<argument>]``, a folder under
-``feeders/`` (its scenario names the net), or the path of a pandapower JSON net.  What is slow to load
-is kept as arrays in the user's cache folder (``PEERGRID_CACHE_DIR``, else ``XDG_CACHE_HOME``).
+``feeders/`` or one's own (its scenario names the net), or the path of a pandapower JSON net.  What is
+slow to load is kept as arrays in the user's cache folder (``PEERGRID_CACHE_DIR``, else ``XDG_CACHE_HOME``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feeders import scenario_names, scenario_path
+from feeders import SCENARIO, scenario_names, scenario_path
 from grid.errors import FeederError, Problem
 from grid.feeder import Feeder, Floats, Ints, feeder_from_arrays, feeder_from_net, feeder_to_arrays
 
@@ -140,19 +140,28 @@ def _json_net(path: Path) -> Any:
 
 
 def resolve(name: str, base: Path | None = None) -> str:
-    """The name of the net itself: a folder under ``feeders/`` is followed to what its scenario names."""
+    """The name of the net itself: a folder is followed to what its scenario names."""
     if path := scenario_path(name):
-        scenario = tomllib.loads(path.read_text(encoding="utf-8"))
-        return resolve(str(scenario["feeder"]), path.parent)
+        return _scenario_net(path)
     if name.startswith(("simbench:", "pandapower:")):
         return name
     path = (base or Path.cwd()) / name
+    if (path / SCENARIO).is_file():
+        return _scenario_net(path / SCENARIO)
     if path.suffix == ".json":
         if not path.is_file():
             raise _unknown(name, "is no file")
         return str(path)
-    reason = "is no feeder: simbench:<code>, pandapower:<function>, a folder under feeders/ or a JSON net"
+    reason = "is no feeder: simbench:<code>, pandapower:<function>, a folder with a scenario or a JSON net"
     raise _unknown(name, f"{reason}; `peergrid feeder list` shows them")
+
+
+def _scenario_net(path: Path) -> str:
+    try:
+        scenario = tomllib.loads(path.read_text(encoding="utf-8"))
+        return resolve(str(scenario["feeder"]), path.parent)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, RecursionError) as error:
+        raise _unknown(str(path), f"names no feeder ({type(error).__name__})") from None
 
 
 def load_net(name: str, base: Path | None = None) -> Any:

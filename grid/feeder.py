@@ -188,7 +188,7 @@ def feeder_from_arrays(arrays: dict[str, npt.NDArray[Any]]) -> Feeder:
     return Feeder(**values)
 
 
-def _refused(net: Any, name: str) -> list[Problem]:
+def refused(net: Any, name: str) -> list[Problem]:
     """What the model does not represent, by name."""
     problems: list[Problem] = []
 
@@ -387,7 +387,7 @@ def feeder_from_net(net: Any, name: str) -> Feeder:
     Raises :class:`FeederError` for what the model does not represent (generators that hold a
     voltage, islands without a slack, …), each by name.
     """
-    problems = _refused(net, name)
+    problems = refused(net, name)
     if problems:
         raise FeederError(problems)
     bare = _solve_unloaded(net, name)

@@ -1,4 +1,4 @@
-"""``peergrid feeder list`` and ``peergrid feeder check``."""
+"""``peergrid feeder list``, ``check`` and ``import``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from market.cli.feeder_import import import_feeder
+
 if TYPE_CHECKING:
     from grid.feeder import Complexes, Feeder
 
@@ -17,7 +19,10 @@ AGREEMENT_PU = 1e-8
 
 @click.group("feeder")
 def command() -> None:
-    """List feeders, or check one."""
+    """List feeders, check one, or import one's own."""
+
+
+command.add_command(import_feeder)
 
 
 @command.command("list")

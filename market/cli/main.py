@@ -26,7 +26,7 @@ COMMANDS = {
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "console": ("market.cli.console", "Serve the operator's console over a stored or running market."),
     "demo": ("market.cli.demo", "Run one simulated day of the whole market."),
-    "feeder": ("market.cli.feeder", "List feeders, or check one."),
+    "feeder": ("market.cli.feeder", "List feeders, check one, import one's own."),
     "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
     "init": ("market.cli.init", "Write a commented configuration of a market."),
     "meter": ("market.cli.meter", "Find, enrol and run meters; print the format of their messages."),
