@@ -10,7 +10,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, select
 
-from market.service.store import schema
+from market.service.store import notices, schema
 
 EVIDENCE_MAX = 200
 """Messages kept of one meter."""
@@ -31,12 +31,14 @@ class Alarm:
 
 
 def raise_alarm(tx: Connection, at: int, kind: AlarmKind, subject: str, detail: str, count: int = 1) -> None:
+    """Records it, and has operators told of it."""
     tx.exec_driver_sql(
         "INSERT INTO alarm (kind, subject, first_at, last_at, count, detail) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (kind, subject) DO UPDATE SET last_at = excluded.last_at,"
         " count = alarm.count + excluded.count, detail = excluded.detail",
         (kind, subject, at, at, count, detail),
     )
+    notices.tell(tx, at, kind, subject, detail)
 
 
 def alarms(connection: Connection) -> list[Alarm]:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 INTERVAL_STATES = (
     "OPEN",
@@ -309,6 +309,45 @@ alarm = Table(
     sqlite_with_rowid=False,
 )
 
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", Whole, primary_key=True),
+    Column("at", Whole, nullable=False, comment="on the market's clock"),
+    Column("made_at", Whole, nullable=False, comment="by the machine's clock"),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+    comment="what operators are to be told, written with what it tells of",
+)
+Index("notice_by_subject", notice.c.kind, notice.c.subject, notice.c.at)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("notice", Whole, ForeignKey("notice.id"), primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("attempts", Whole, nullable=False),
+    Column("next_at", Whole, nullable=False, comment="by the machine's clock"),
+    Column("sent_at", Whole, comment="NULL until it was taken"),
+    Column("error", Text, nullable=False, server_default="", comment="of the last attempt"),
+    sqlite_with_rowid=False,
+)
+
+health = Table(
+    "health",
+    metadata,
+    Column("part", Text, primary_key=True),
+    Column("ok", Whole, nullable=False),
+    Column("since", Whole, nullable=False, comment="by the machine's clock"),
+    Column("seen_at", Whole, nullable=False),
+    Column("at", Whole, nullable=False, comment="on the market's clock"),
+    Column("detail", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="how the market's process last found what it needs",
+)
+
 journal = Table(
     "journal",
     metadata,
@@ -370,6 +409,16 @@ tariff_change = Table(
     metadata,
     Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
     Column("tariff", Text, nullable=False),
+)
+
+grid_change = Table(
+    "grid_change",
+    metadata,
+    Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
+    Column("feeder_name", Text, nullable=False),
+    Column("feeder_sha256", Text, nullable=False, comment="another net by that name is refused"),
+    Column("limits", Text, nullable=False),
+    comment="the network and its limits, from an interval on",
 )
 
 dispute = Table(

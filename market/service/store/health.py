@@ -1,0 +1,42 @@
+"""How the market's process last found what it needs: for those who only see its database."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from market.service.store.schema import health
+
+MARKET, BROKER, CHAIN = "market", "broker", "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``since`` is when it last went from good to bad or back, ``seen_at`` when somebody looked (both by the
+    machine's clock), ``at`` the same on the market's.
+    """
+
+    part: str
+    ok: bool
+    since: int
+    seen_at: int
+    at: int
+    detail: str
+
+
+def note(tx: Connection, at: int, part: str, ok: bool, detail: str = "") -> None:
+    now = int(time.time())
+    tx.exec_driver_sql(
+        "INSERT INTO health (part, ok, since, seen_at, at, detail) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (part) DO UPDATE SET"
+        " since = CASE WHEN health.ok = excluded.ok THEN health.since ELSE excluded.since END,"
+        " ok = excluded.ok, seen_at = excluded.seen_at, at = excluded.at, detail = excluded.detail",
+        (part, int(ok), now, now, at, detail),
+    )
+
+
+def parts(connection: Connection) -> dict[str, Part]:
+    rows = connection.execute(select(health))
+    return {row.part: Part(**{**row._asdict(), "ok": bool(row.ok)}) for row in rows}
