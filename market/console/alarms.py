@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -43,6 +44,35 @@ class Alarm:
     seen: Mapping[str, Any] | None
 
 
+def utc(moment: int) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _covers(stop: Mapping[str, Any], start: int) -> bool:
+    until = stop["until_start"]
+    return bool(stop["first_start"] <= start and (until is None or start < until))
+
+
+def chain_problems(books: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What does not agree in the contracts' books: a title and what is wrong."""
+    if books is None:
+        return []
+    found = []
+    supply, deposits, backing = books["supply_ueur"], books["deposits_ueur"], books["backing_ueur"]
+    owed = supply + books["withdrawals_ueur"] + books["guarantee_ueur"]
+    if supply != deposits:
+        found.append(
+            ("Supply is not deposits", f"{supply / 1e6:.6f} EUR of tokens for {deposits / 1e6:.6f} EUR.")
+        )
+    if backing < owed:
+        found.append(
+            ("Tokens are not backed", f"The escrow holds {backing / 1e6:.6f} EUR for {owed / 1e6:.6f}.")
+        )
+    if books["paused"]:
+        found.append(("The escrow is paused", "No batch is settled; withdrawals that are due go on."))
+    return found
+
+
 def alarms_of(
     market: Market,
     connection: Connection,
@@ -59,12 +89,26 @@ def alarms_of(
             Alarm(subject, severity, title, detail, at, f"/f/{market.name}{link}", seen.get(subject))
         )
 
+    stops = views.suspensions(connection, since, until)
+    for row in stops:
+        first, end = row["first_start"], row["until_start"]
+        severity, title = ("alarm", "Trading is suspended") if end is None else ("notice", "No trading")
+        words = (
+            f"By an operator, until {'somebody resumes it' if end is None else utc(end)}: {row['reason']}."
+        )
+        add(f"suspension:{first}", severity, title, words, first, "/alarms")
+    contested = [row for row in views.disputes(connection) if row["closed_at"] is None]
+    for row in contested:
+        words = f"{row['connection_point']}, interval of {utc(row['interval_start'])}: {row['reason']}."
+        link = f"/intervals/{row['interval_start']}"
+        add(f"dispute:{row['id']}", "alarm", "Household disputes", words, row["opened_at"], link)
     for row in views.troubles(connection, since, until):
         start = row["interval_start"]
         link = f"/intervals/{start}"
-        if row["status"] == "SUSPENDED":
+        stopped = any(_covers(stop, start) for stop in stops)
+        if row["status"] == "SUSPENDED" and not stopped:
             add(f"suspended:{start}", "alarm", "Interval suspended", f"{row['reason']}.", start, link)
-        if row["state"] == "DISPUTED":
+        if row["state"] == "DISPUTED" and all(one["interval_start"] != start for one in contested):
             add(f"disputed:{start}", "alarm", "Interval disputed", "It waits for a decision.", start, link)
         if row["scheduled_violations"] and row["status"] != "SUSPENDED":
             words = f"{row['scheduled_violations']} limits broken by the schedule."
@@ -90,6 +134,16 @@ def alarms_of(
         if state == "PENDING":
             words = "It is not final after an hour on the market's clock."
             add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")
+    books = views.chain_books(connection)
+    for title, words in chain_problems(books):
+        assert books is not None
+        add(f"books:{title}:{books['block']}", "alarm", title, words, books["at"], "/settlement")
+    for one in books["accounts"] if books else ():
+        if one["debt_ueur"]:
+            whose = one["connection_point"] or one["address"]
+            words = f"{whose} owes {one['debt_ueur'] / 1e6:.2f} EUR to the guarantee: no orders until repaid."
+            link = f"/households/{one['meter']}" if one["meter"] else "/settlement"
+            add(f"debt:{one['address']}", "alarm", "Household barred", words, now, link)
     found.sort(
         key=lambda alarm: (alarm.seen is not None, alarm.severity != "alarm", -alarm.at, alarm.subject)
     )

@@ -11,8 +11,8 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from market.console import actions, events
-from market.console.errors import RESPONSES
+from market.console import actions, events, trading
+from market.console.errors import MEDIA_TYPE, RESPONSES, Problem
 from market.console.frames import frame
 from market.console.market import Market
 from market.console.metrics import exposition
@@ -169,6 +169,41 @@ def acknowledge(
     market = market_of(request, feeder)
     actions.acknowledge(request.app.state.audit, market, visitor, body.subject, body.reason)
     return {"subject": body.subject, "actor": visitor.name}
+
+
+class Instruction(BaseModel):
+    """Who asks is the token's holder. ``first_start`` is the first interval, or the first that can be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: trading.Kind
+    reason: Annotated[str, Field(min_length=3, max_length=500)]
+    first_start: Annotated[int, Field(ge=0, le=MOMENT_MAX)] | None = None
+
+
+class Asked(BaseModel):
+    """The answer is in the table ``instructions``, under this number, once the market has looked at it."""
+
+    number: int
+    kind: trading.Kind
+    actor: str
+
+
+@router.post(
+    "/feeders/{feeder}/instructions",
+    tags=["trading"],
+    status_code=202,
+    responses={409: {"model": Problem, "content": {MEDIA_TYPE: {}}}},
+)
+def instruct(request: Request, feeder: Feeder, visitor: Operator, body: Instruction) -> Asked:
+    """Asks the market to suspend trading or to resume it at an interval's boundary.
+
+    With a session's cookie, the header X-CSRF-Token must carry its token.
+    """
+    check_csrf(visitor, request.headers.get("x-csrf-token", ""))
+    market, audit = market_of(request, feeder), request.app.state.audit
+    number = trading.instruct(audit, market, visitor, body.kind, body.reason, body.first_start)
+    return Asked(number=number, kind=body.kind, actor=visitor.name)
 
 
 @router.get("/feeders/{feeder}/audit", tags=["alarms"])

@@ -1,4 +1,5 @@
-"""Live events: every change of state of an interval, as server-sent events that can be taken up again.
+"""Live events: every change of state of an interval, as server-sent events that can be taken up again, and a
+hint that instructions changed.
 
 An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from
 that moment on again: some of it twice, nothing never, and an event's content says by itself what it is.
@@ -21,6 +22,8 @@ from market.service.store.views import Transition
 POLL_S = 0.4
 HEARTBEAT_S = 15.0
 QUEUE_MAX = 400
+_INSTRUCTION = "event: instruction\ndata: {}\n\n"
+"""Somebody asked something of the market, or was answered: it has no id, as a page that comes back looks."""
 REPLAY_MAX = 3000
 STREAMS_MAX = 1000
 LOOK_BACK_S = 36 * 3600
@@ -36,6 +39,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._at = 0
         self._seen: set[tuple[int, int]] = set()
+        self._instructions = (0, 0)
 
     @property
     def listeners(self) -> int:
@@ -87,17 +91,21 @@ class Feed:
         with self._market.stored.reading() as connection:
             at = views.market_now(connection) or 0
             found = views.transitions_from(connection, at, at - LOOK_BACK_S, REPLAY_MAX)
+            self._instructions = views.instructions_seen(connection)
         return at, {(item.interval_start, item.number) for item in found}
 
     def _news(self) -> list[str]:
         with self._market.stored.reading() as connection:
             found = views.transitions_from(connection, self._at, self._at - LOOK_BACK_S, REPLAY_MAX)
             new = [item for item in found if (item.interval_start, item.number) not in self._seen]
+            instructions = views.instructions_seen(connection)
+            asked = [_INSTRUCTION] if instructions != self._instructions else []
+            self._instructions = instructions
             if not new:
-                return []
+                return asked
             self._at = max(item.at for item in new)
             self._seen = {(item.interval_start, item.number) for item in found if item.at == self._at}
-            return [_event(document(self._market, connection, item)) for item in new]
+            return asked + [_event(document(self._market, connection, item)) for item in new]
 
     def _replay(self, at: int) -> list[str]:
         with self._market.stored.reading() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,6 +107,76 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
         balance_neur=1000 * deposit_ueur + ledger_neur,
         on_chain_ueur=deposit_ueur + settled_ueur,
     )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One household among all, for a period; money as in :class:`Statement`. ``kind`` is what its meter says
+    that it is, which nobody can check.
+    """
+
+    meter: str
+    owner: str
+    connection_point: str
+    kind: str
+    total_neur: int
+    retail_neur: int
+    balance_neur: int
+    disputes: int
+
+    @property
+    def saved_neur(self) -> int:
+        return self.total_neur - self.retail_neur
+
+
+@dataclass(frozen=True)
+class KindLine:
+    """The households of one kind."""
+
+    kind: str
+    households: int
+    saved_neur: int
+    better: int
+
+    @property
+    def mean_neur(self) -> float:
+        return self.saved_neur / self.households
+
+
+def everyone(connection: Connection, since: int, until: int) -> list[Line]:
+    """All households of the market."""
+    retail: Counter[str] = Counter()
+    tariffs: dict[str, Tariff] = {}
+    for _, text, meter, import_wh, export_wh in views.metered_between(connection, since, until):
+        if text not in tariffs:
+            tariffs[text] = Tariff.model_validate_json(text)
+        retail[meter] += retail_neur(tariffs[text], export_wh - import_wh)
+    return [
+        Line(
+            meter=row["meter"],
+            owner=row["owner"],
+            connection_point=row["connection_point"],
+            kind=(row["software"] or "").partition(": ")[2],
+            total_neur=row["total_neur"],
+            retail_neur=retail[row["meter"]],
+            balance_neur=row["balance_neur"],
+            disputes=row["disputes"],
+        )
+        for row in views.households(connection, since, until)
+    ]
+
+
+def by_kind(lines: Sequence[Line]) -> list[KindLine]:
+    """What the households of each kind saved, the largest mean first; nobody where no meter says its kind."""
+    kinds: dict[str, list[int]] = {}
+    for line in lines:
+        if line.kind:
+            kinds.setdefault(line.kind, []).append(line.saved_neur)
+    found = [
+        KindLine(kind, len(saved), sum(saved), sum(neur > 0 for neur in saved))
+        for kind, saved in kinds.items()
+    ]
+    return sorted(found, key=lambda one: (-one.mean_neur, one.kind))
 
 
 def reasons(

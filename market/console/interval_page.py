@@ -39,6 +39,8 @@ def content(market: Market, connection: Connection, start: int) -> dict[str, Any
         "awards": views.awards_of_interval(connection, start) if clearing else [],
         "trades": _trades(clearing.record, points) if clearing else [],
         "fills": len(clearing.record.fills) if clearing else 0,
+        "adjustments": views.adjustments_of(connection, start) if lines[0].revision else [],
+        "disputes": views.disputes(connection, start=start),
         "batches": [_batch(connection, number) for number in views.batches_of_interval(connection, start)],
         "curves": _curves(market, clearing) if clearing and clearing.record.status == "cleared" else None,
     }

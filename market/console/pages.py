@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from market.console import actions, alarms, household, interval_page, network
+from market.console import actions, alarms, household, interval_page, network, trading
 from market.console.api import MOMENT_MAX, Feeder, Moment, market_of
 from market.console.feeder_drawing import drawing, has_places
 from market.console.market import DAY_S, Market
@@ -25,7 +25,10 @@ Address = Annotated[str, Query()]
 WIDE, NARROW = Size(1040, 300), Size(340, 250)
 ROLE_NAMES = {"retailer": "Retailer", "network": "Network", "imbalance": "Imbalance", "rounding": "Rounding"}
 SIMULATED_S = 2 * DAY_S
-"""A market whose clock is this far from the machine's runs in simulated time."""
+"""A market whose clock is so far behind the machine's, or ahead of it at all, has a clock of its own."""
+AHEAD_S = 120
+ADJUSTED_S = 31 * DAY_S
+BATCHES_MAX = 500
 
 
 def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, A
     span = views.span(connection)
     day = market.day(connection, moment)
     wall = time.time()
-    simulated = now is not None and abs(wall - now) > SIMULATED_S
+    simulated = now is not None and not now - AHEAD_S < wall < now + SIMULATED_S
     days = list(range(span[0] - span[0] % DAY_S, span[1] + 1, DAY_S)) if span else []
     return {
         "market": market.name,
@@ -82,6 +85,7 @@ def overview(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Re
         lines = market.lines(connection, *known["day"]) if known["day"] else []
         open_alarms = _unseen(request, market, connection, known["day"])
         batches = views.batch_counts(connection)
+        stand = trading.trading(connection)
     cleared = [line for line in lines if line.digest]
     priced = [line for line in cleared if line.digest and line.digest.price_low is not None]
     gate = next((line for line in reversed(lines) if line.state == "OPEN"), None)
@@ -110,6 +114,7 @@ def overview(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Re
         alarms=open_alarms,
         urgent=[alarm for alarm in open_alarms if alarm.severity == "alarm"],
         pending=batches.get("PENDING", 0),
+        stand=stand,
         **known,
     )
 
@@ -223,6 +228,28 @@ def _meter(connection: Any, address: str) -> Any:
     return about
 
 
+@router.get("/f/{feeder}/households")
+def households(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
+    market = market_of(request, feeder)
+    with market.stored.reading() as connection:
+        known = frame_of(market, connection, day)
+        lines = household.everyone(connection, *(known["day"] or (0, 0)))
+        books = views.chain_books(connection)
+    debts = {one["address"]: one["debt_ueur"] for one in books["accounts"]} if books else {}
+    return page(
+        request,
+        "households.html",
+        title="Households",
+        section="households",
+        lines=lines,
+        kinds=household.by_kind(lines),
+        debts=debts,
+        saved_neur=sum(line.saved_neur for line in lines),
+        better=sum(line.saved_neur > 0 for line in lines),
+        **known,
+    )
+
+
 @router.get("/f/{feeder}/households/{meter}")
 def household_page(
     request: Request,
@@ -242,13 +269,19 @@ def household_page(
         statement = household.statement(connection, meter, *period)
         rows = views.meter_day(connection, meter, *span)
         reasons = household.reasons(market, connection, about, why) if why is not None else None
+        presence = views.presence(connection, meter)
+        disputes = views.disputes(connection, meter)
+        books = views.chain_books(connection)
     return page(
         request,
         "household.html",
         title=f"Household at {about['connection_point']}",
-        section="meters",
+        section="households",
         about=about,
         statement=statement,
+        presence=presence,
+        disputes=disputes,
+        on_chain=next((one for one in books["accounts"] if one["meter"] == meter), None) if books else None,
         period=period,
         month=month,
         rows=rows,
@@ -263,29 +296,33 @@ def settlement(request: Request, feeder: Feeder, _: Viewer) -> Response:
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
         known = frame_of(market, connection, None)
-        batches = _named("batches", connection)
+        batches = views.recent_batches(connection, BATCHES_MAX)
+        counts, gas = views.batch_counts(connection), views.gas_total(connection)
         accounts = _named("accounts", connection)
         block = views.newest_block(connection)
-        attempts = {
-            row["tx_hash"]: views.attempts(connection, row["tx_hash"]) for row in batches if row["tx_hash"]
-        }
+        books = views.chain_books(connection)
+        adjusted = views.adjustments(connection, (known["span"] or (0, 0))[1] - ADJUSTED_S)
     for row in batches:
-        mined = [item["block"] for item in attempts.get(row["tx_hash"], []) if item["block"] is not None]
-        row["confirmations"] = block - mined[0] + 1 if mined and block is not None else None
-    deposits = sum(row["deposit_ueur"] for row in accounts)
+        mined = row["block"] is not None and block is not None
+        row["confirmations"] = block - row["block"] + 1 if mined else None
     return page(
         request,
         "settlement.html",
         title="Settlement",
         section="settlement",
-        batches=list(reversed(batches)),
+        batches=batches,
+        count=sum(counts.values()),
+        waiting=counts.get("PENDING", 0),
+        gas=gas,
         own=[{**row, "name": ROLE_NAMES[row["account"]]} for row in accounts if row["account"] in ROLE_NAMES],
         households_neur=sum(row["ledger_neur"] for row in accounts if row["account"] not in ROLE_NAMES),
         households=sum(row["account"] not in ROLE_NAMES for row in accounts),
         ledger_sum_neur=sum(row["ledger_neur"] for row in accounts),
         settled_sum_ueur=sum(row["settled_ueur"] for row in accounts),
-        deposits_ueur=deposits,
-        short=[row for row in accounts if row["deposit_ueur"] + row["settled_ueur"] < 0],
+        deposits_ueur=sum(row["deposit_ueur"] for row in accounts),
+        books=books,
+        problems=alarms.chain_problems(books),
+        adjusted=adjusted,
         **known,
     )
 
@@ -325,6 +362,9 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         known = frame_of(market, connection, None)
         found = alarms.alarms_of(market, connection, audit.acknowledged(market.name))
         evidence = views.evidence(connection, 200)
+        stand = trading.trading(connection)
+        asked = views.instructions(connection, 200)
+        disputes = views.disputes(connection)
     return page(
         request,
         "alarms.html",
@@ -333,6 +373,9 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         alarms=found,
         log=audit.lines(market.name),
         evidence=evidence,
+        stand=stand,
+        asked=[{**row, "answer": trading.answer_of(row)} for row in asked],
+        disputes=disputes,
         **known,
     )
 
@@ -349,6 +392,23 @@ def acknowledge(
     check_csrf(visitor, csrf)
     market = market_of(request, feeder)
     actions.acknowledge(request.app.state.audit, market, visitor, subject, reason)
+    return RedirectResponse(f"/f/{market.name}/alarms", 303)
+
+
+@router.post("/f/{feeder}/trading")
+def instruct(
+    request: Request,
+    feeder: Feeder,
+    visitor: Operator,
+    kind: Annotated[trading.Kind, Form()],
+    reason: Annotated[str, Form(min_length=3, max_length=500)],
+    first_start: Annotated[str, Form(pattern=r"^(\d{1,12})?$")] = "",
+    csrf: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    check_csrf(visitor, csrf)
+    market, audit = market_of(request, feeder), request.app.state.audit
+    start = int(first_start) if first_start else None
+    trading.instruct(audit, market, visitor, kind, reason, start)
     return RedirectResponse(f"/f/{market.name}/alarms", 303)
 
 

@@ -32,6 +32,11 @@ def when(moment: int | None, shape: str = "time") -> Markup:
     )
 
 
+def clock(moment: int) -> str:
+    """A moment in UTC, where no element can stand for it."""
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M}"
+
+
 def signed_eur(amount_neur: int, decimals: int = 2) -> str:
     """Money with its sign, EUR."""
     text = units.eur(amount_neur, decimals)
@@ -84,6 +89,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         when=when,
+        clock=clock,
         kwh=units.kwh,
         ct=units.ct_per_kwh,
         eur=units.eur,

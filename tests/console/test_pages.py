@@ -87,6 +87,7 @@ def addresses(console: Console) -> list[str]:
         "/congestion",
         "/meters",
         f"/meters/{meter}",
+        "/households",
         f"/households/{meter}?day={start}&why={start}",
         "/settlement",
         "/settlement/0",

@@ -112,19 +112,25 @@ function refreshSoon() {
   }, REFRESH_MS);
 }
 
+const typing = (part) => (part.contains(document.activeElement) && document.activeElement.matches("input, select"))
+  || [...part.querySelectorAll("input[name=reason]")].some((input) => input.value !== "");
+
 async function refresh() {
   const fresh = await load(location.href);
   for (const part of document.querySelectorAll("[data-live]")) {
     const found = fresh.getElementById(part.id);
     if (!found) { location.reload(); return; }
+    if (typing(part)) continue;
     const held = part.contains(document.activeElement) ? document.activeElement : null;
     const key = held?.getAttribute("href");
-    const sorted = part.querySelector("th[aria-sort]");
-    const scrolled = part.querySelector(".scroll")?.scrollTop;
+    const sorted = [...part.querySelectorAll("table")].map((table) => table.querySelector("th[aria-sort]"));
+    const scrolled = [...part.querySelectorAll(".scroll")].map((place) => place.scrollTop);
     part.replaceChildren(...found.childNodes);
     prepare(part);
-    if (sorted) sort(part.querySelector("table"), sorted.cellIndex, sorted.getAttribute("aria-sort"));
-    if (scrolled) part.querySelector(".scroll").scrollTop = scrolled;
+    part.querySelectorAll("table").forEach((table, index) => {
+      if (sorted[index]) sort(table, sorted[index].cellIndex, sorted[index].getAttribute("aria-sort"));
+    });
+    part.querySelectorAll(".scroll").forEach((place, index) => { place.scrollTop = scrolled[index] ?? 0; });
     if (key) part.querySelector(`a[href="${CSS.escape(key)}"]`)?.focus();
   }
   // What the page gained, like an interval's clearing, comes with the whole page.
@@ -141,6 +147,11 @@ function listen(market, part) {
     refreshSoon();
   });
   source.addEventListener("reload", () => location.reload());
+  source.addEventListener("instruction", refreshSoon);
+  // After a cut the stream brings every state that was missed; what has none of them is looked at once.
+  const link = document.getElementById("link");
+  source.addEventListener("error", () => { link.textContent = "▲ no connection"; });
+  source.addEventListener("open", () => { if (link.textContent) refreshSoon(); link.textContent = ""; });
 }
 
 setInterval(() => {

@@ -129,6 +129,25 @@ def positions(connection: Connection, sequence: int) -> Rows:
     )
 
 
+def recent_batches(connection: Connection, rows_max: int) -> list[dict[str, Any]]:
+    """The newest batches with what they move and the block that holds them."""
+    rows = connection.exec_driver_sql(
+        "WITH newest AS (SELECT * FROM batch ORDER BY sequence DESC LIMIT ?)"
+        " SELECT sequence, state, made_at, root, tx_hash, gas, COUNT(account) AS positions,"
+        " COALESCE(SUM(MAX(amount_ueur, 0)), 0) AS volume_ueur,"
+        " (SELECT block FROM chain_transaction WHERE hash = tx_hash) AS block"
+        " FROM newest LEFT JOIN position USING (sequence) GROUP BY sequence ORDER BY sequence DESC",
+        (rows_max,),
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def gas_total(connection: Connection) -> int:
+    """Gas of all batches."""
+    gas: int = connection.exec_driver_sql("SELECT COALESCE(SUM(gas), 0) FROM batch").scalar_one()
+    return gas
+
+
 def batch_counts(connection: Connection) -> dict[str, int]:
     rows = connection.exec_driver_sql("SELECT state, COUNT(*) FROM batch GROUP BY state")
     return {row[0]: row[1] for row in rows}
@@ -272,6 +291,12 @@ def meter(connection: Connection, address: str) -> Mapping[str, Any] | None:
     return found[0] if found else None
 
 
+def presence(connection: Connection, address: str) -> Mapping[str, Any] | None:
+    """What a meter last said of itself; None before that."""
+    found = _rows(connection, "SELECT * FROM meter_presence WHERE meter = ?", (address,))
+    return found[0] if found else None
+
+
 def meter_day(connection: Connection, address: str, since: int, until: int) -> Rows:
     """One meter interval by interval: order, award, metered energy and what they came to."""
     return _rows(
@@ -309,6 +334,36 @@ def postings_by_kind(connection: Connection, account: str, since: int, until: in
         " WHERE account = ? AND interval_start >= ? AND interval_start < ? GROUP BY kind ORDER BY kind",
         (account, since, until),
     )
+
+
+def households(connection: Connection, since: int, until: int) -> Rows:
+    """Every household with what was posted for a period, its balance and what its meter says that it is."""
+    return _rows(
+        connection,
+        "WITH earned AS (SELECT account, SUM(amount_neur) AS total_neur FROM posting"
+        "  WHERE interval_start >= ? AND interval_start < ? GROUP BY account),"
+        " contested AS (SELECT meter, COUNT(*) AS disputes FROM dispute WHERE closed_at IS NULL"
+        "  GROUP BY meter)"
+        " SELECT meter, owner, connection_point, software, COALESCE(total_neur, 0) AS total_neur,"
+        " 1000 * account.deposit_ueur + COALESCE(ledger_neur, 0) AS balance_neur,"
+        " COALESCE(disputes, 0) AS disputes FROM meter JOIN account ON account = 'household:' || meter"
+        " LEFT JOIN balance USING (account) LEFT JOIN earned USING (account)"
+        " LEFT JOIN contested USING (meter) LEFT JOIN meter_presence USING (meter)"
+        " ORDER BY connection_point",
+        (since, until),
+    )
+
+
+def metered_between(connection: Connection, since: int, until: int) -> list[tuple[int, str, str, int, int]]:
+    """Interval, its tariff (JSON), meter, import and export in Wh, where the registers tell."""
+    rows = connection.exec_driver_sql(
+        "SELECT interval_start, tariff, meter, import_wh, export_wh FROM interval"
+        " JOIN metered USING (interval_start) WHERE interval_start >= ? AND interval_start < ?"
+        " AND import_wh IS NOT NULL AND metered.revision = (SELECT MAX(revision) FROM metered AS other"
+        "  WHERE other.interval_start = interval.interval_start)",
+        (since, until),
+    )
+    return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
 def account_batches(connection: Connection, account: str, since: int, until: int) -> list[int]:
