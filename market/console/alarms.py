@@ -92,10 +92,11 @@ def alarms_of(
     stops = views.suspensions(connection, since, until)
     for row in stops:
         first, end = row["first_start"], row["until_start"]
-        severity, title = ("alarm", "Trading is suspended") if end is None else ("notice", "No trading")
-        words = (
-            f"By an operator, until {'somebody resumes it' if end is None else utc(end)}: {row['reason']}."
-        )
+        ahead = span is None or first > span[1]
+        title = "Trading stops" if ahead else "Trading is suspended" if end is None else "No trading"
+        ends = "somebody resumes it" if end is None else utc(end)
+        severity = "alarm" if end is None else "notice"
+        words = f"By an operator, from {utc(first)} until {ends}: {row['reason']}."
         add(f"suspension:{first}", severity, title, words, first, "/alarms")
     contested = [row for row in views.disputes(connection) if row["closed_at"] is None]
     for row in contested:

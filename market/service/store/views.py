@@ -301,7 +301,8 @@ def meter_day(connection: Connection, address: str, since: int, until: int) -> R
     """One meter interval by interval: order, award, metered energy and what they came to."""
     return _rows(
         connection,
-        "SELECT interval.interval_start, interval.state, tariff, award.net_wh, award.amount_neur,"
+        "SELECT interval.interval_start, interval.state, interval.revision, tariff, award.net_wh,"
+        " award.amount_neur,"
         " award.body AS award, orders.body AS order_body, metered.import_wh, metered.export_wh,"
         " metered.flag, (SELECT SUM(posting.amount_neur) FROM posting WHERE"
         "  posting.interval_start = interval.interval_start AND account = 'household:' || ?1) AS posted_neur"
