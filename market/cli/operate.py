@@ -70,8 +70,12 @@ def tariff(
 ) -> None:
     """Change the prices from an interval on, to those of PRICES: TOML as in [markets.tariff].
 
-    Or a CSV file with a line for each change: the column `from` has a time, the others are named as the keys
-    of [markets.tariff] (µEUR/kWh). So prices follow the time of use, or a market of the day before.
+    A price may have parts that add up to it: import_parts, export_parts and local_parts (of local_fee), each
+    with energy, network, levies and vat. With `timezone` and [[bands]], each with a name, days, hours and a
+    [bands.tariff], prices follow the time of use until they are changed again.
+
+    Or PRICES is a CSV file with a line for each change: the column `from` has a time, the others are named as
+    the keys of [markets.tariff] (µEUR/kWh), parts as `import_parts.vat`: a market of the day before.
     """
     if prices.suffix == ".csv" and first is not None:
         raise InputError.single("--from", "", first, "is what the lines of a CSV file say themselves")
@@ -80,10 +84,15 @@ def tariff(
 
 
 def price_file(prices: Path, first: str | None) -> dict[str, Any]:
+    from market.accounts.timeofuse import TimeOfUse
     from market.messages.models import Tariff
     from meters.configuration import parsed, read_toml
 
-    chosen = parsed(str(prices), Tariff, read_toml(prices))
+    document = read_toml(prices)
+    if "bands" in document:
+        schedule = parsed(str(prices), TimeOfUse, document)
+        return {"first_start": start_of(first), "time_of_use": schedule.model_dump(mode="json")}
+    chosen = parsed(str(prices), Tariff, document)
     return {"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")}
 
 
@@ -100,8 +109,9 @@ def price_lines(prices: Path) -> list[dict[str, Any]]:
             raise InputError.single(where, "from", None, "is missing")
         document: dict[str, Any] = {}
         for name, text in row.items():
+            group, _, part = str(name).rpartition(".")
             try:
-                document[name] = int(text)
+                (document.setdefault(group, {}) if group else document)[part] = int(text)
             except (TypeError, ValueError):
                 raise InputError.single(where, name, text, "is no whole number of µEUR/kWh") from None
         chosen = parsed(where, Tariff, document)
@@ -181,11 +191,12 @@ def ask(
     wait_s: float,
 ) -> None:
     """Gives an instruction and tells the market's answer. Raises :class:`PeergridError` where it refuses."""
-    from market.cli.status import opened_stores
-    from market.service.store import instructions, money
+    from market.cli.status import databases_of
+    from market.service.store import Store, instructions, money
 
     stores = {}
-    for store in opened_stores(place):
+    for database in databases_of(place):
+        store = Store(database, {})
         with store.reading() as connection:
             stores[money.market_of(connection)] = store
     if feeder is None and len(stores) > 1:

@@ -18,28 +18,34 @@ from market.service.ports import Physics, never
 from meters.household.forecast import seasonal
 from meters.household.sites import DAY_S, Household, Series
 
-INTERVALS_PER_DAY = DAY_S // INTERVAL_S
-
 
 def physics_of(
-    feeder: Feeder, limits: Limits, profiles: Profiles, homes: Sequence[Household], pv_scale: float
+    feeder: Feeder,
+    limits: Limits,
+    profiles: Profiles,
+    homes: Sequence[Household],
+    pv_scale: float,
+    interval_s: int = INTERVAL_S,
 ) -> Physics:
     """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
-    return _physics(feeder, limits, _Outsiders(profiles, homes, pv_scale))
+    return _physics(feeder, limits, interval_s, _Outsiders(profiles, homes, pv_scale, interval_s))
 
 
-def replay_physics(feeder: Feeder, limits: Limits) -> Physics:
+def replay_physics(feeder: Feeder, limits: Limits, interval_s: int) -> Physics:
     """The same, where the forecasts are known already."""
-    return _physics(feeder, limits, lambda _start, _ordered: ())
+    return _physics(feeder, limits, interval_s, lambda _start, _ordered: ())
 
 
 def _physics(
-    feeder: Feeder, limits: Limits, outsiders: Callable[[int, frozenset[str]], Sequence[Firm]]
+    feeder: Feeder,
+    limits: Limits,
+    interval_s: int,
+    outsiders: Callable[[int, frozenset[str]], Sequence[Firm]],
 ) -> Physics:
     return Physics(
         clear=lambda book, out_of_time=never: clear_book(book, feeder, out_of_time=out_of_time),
         without_network=lambda book: without_network(book, feeder),
-        check=lambda injections: check(injections, feeder, limits),
+        check=lambda injections: check(injections, feeder, limits, interval_s),
         outsiders=outsiders,
         bus_of=lambda point: bus_of(feeder, point),
     )
@@ -68,7 +74,9 @@ def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
     }
 
 
-def check(injections: Sequence[Firm], feeder: Feeder, limits: Limits) -> dict[str, Any]:
+def check(
+    injections: Sequence[Firm], feeder: Feeder, limits: Limits, interval_s: int = INTERVAL_S
+) -> dict[str, Any]:
     """What the AC power flow says of given injections. Voltages pu, energy Wh of one interval."""
     p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
     for firm in injections:
@@ -82,7 +90,7 @@ def check(injections: Sequence[Firm], feeder: Feeder, limits: Limits) -> dict[st
     except PowerFlowError as error:
         return {"reason": str(error)}
     found = check_limits(point, network_limits(feeder, **limits.model_dump()))
-    slack_wh = round(point.slack_w * INTERVAL_S / 3600)
+    slack_wh = round(point.slack_w * interval_s / 3600)
     return {
         "v_min_pu": round(found.v_min_pu, 6),
         "v_max_pu": round(found.v_max_pu, 6),
@@ -100,8 +108,11 @@ class _Outsiders:
     way. Generators at buses without a household run as their profile says: nobody could curtail them.
     """
 
-    def __init__(self, profiles: Profiles, homes: Sequence[Household], pv_scale: float) -> None:
+    def __init__(
+        self, profiles: Profiles, homes: Sequence[Household], pv_scale: float, interval_s: int
+    ) -> None:
         self._homes = homes
+        self._interval_s = interval_s
         served = {home.bus for home in homes}
         self._alone = [
             (f"sgen:{index}", profiles.sgen_p_w[:, column])
@@ -115,23 +126,23 @@ class _Outsiders:
         for home in self._homes:
             if home.name in ordered:
                 continue
-            modules_w = max(_expected(home.modules_w, start), 0.0)
+            modules_w = max(self._expected(home.modules_w, start), 0.0)
             fed_in_w = home.pv.available_w(modules_w) if home.pv else 0.0
-            heat_pump_w = _expected(home.heat_w, start) / home.cop(start, INTERVAL_S)
+            heat_pump_w = self._expected(home.heat_w, start) / home.cop(start, self._interval_s)
             firm.append(
                 Firm(
                     connection_point=home.name,
-                    p_w=fed_in_w - max(_expected(home.load_w, start), 0.0) - heat_pump_w,
-                    q_var=-_expected(home.load_q_var, start),
+                    p_w=fed_in_w - max(self._expected(home.load_w, start), 0.0) - heat_pump_w,
+                    q_var=-self._expected(home.load_q_var, start),
                 )
             )
         for name, column in self._alone:
-            p_w = Series(((column, self._pv_scale),)).mean(start, INTERVAL_S)
+            p_w = Series(((column, self._pv_scale),)).mean(start, self._interval_s)
             firm.append(Firm(connection_point=name, p_w=p_w))
         return firm
 
-
-def _expected(series: Series, start: int) -> float:
-    """The forecast for the interval at ``start`` that is possible while the one before it runs."""
-    history = series.past(start - INTERVAL_S, INTERVALS_PER_DAY + 1, INTERVAL_S)
-    return seasonal(history, 2, INTERVALS_PER_DAY)
+    def _expected(self, series: Series, start: int) -> float:
+        """The forecast for the interval at ``start`` that is possible while the one before it runs."""
+        per_day = DAY_S // self._interval_s
+        history = series.past(start - self._interval_s, per_day + 1, self._interval_s)
+        return seasonal(history, 2, per_day)

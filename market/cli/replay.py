@@ -32,7 +32,7 @@ def command(database: str, as_json: bool) -> int:
         raise InputError.single("DATABASE", "", database, "is no market's database")
 
     def physics(settings: MarketSettings) -> Physics:
-        return replay_physics(open_feeder(settings.feeder_name), settings.limits)
+        return replay_physics(open_feeder(settings.feeder_name), settings.limits, settings.seconds)
 
     with (
         tempfile.TemporaryDirectory(prefix="peergrid-replay-") as folder,

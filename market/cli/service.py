@@ -213,7 +213,7 @@ def physics(feeder: Feeder, market: MarketSection) -> Physics:
     simulation = market.simulation
     wishes = simulation.households if simulation else HouseholdSettings()
     homes = households(profiles, wishes, simulation.seed if simulation else 0)
-    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale)
+    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale, 60 * market.minutes)
 
 
 def simulated_world(market: MarketSection) -> World:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import click
 from grid.errors import InputError
 
 if TYPE_CHECKING:
-    from market.service.store import Store
+    from sqlalchemy import Connection
 
 
 @click.command("status")
@@ -21,7 +23,10 @@ def command(place: str, as_json: bool) -> None:
     """Show the intervals that are not final of the markets of PLACE: a configuration or a database's file or
     URL.
     """
-    markets = [status(store) for store in opened_stores(place)]
+    markets = []
+    for database in databases_of(place):
+        with looked_into(database) as connection:
+            markets.append(status(connection, database))
     if as_json:
         click.echo(json.dumps({"markets": markets}))
         return
@@ -29,13 +34,10 @@ def command(place: str, as_json: bool) -> None:
         show(market)
 
 
-def opened_stores(place: str) -> list[Store]:
-    """The databases of a configuration, or the one that is named by file or URL. They stay open until the
-    process ends.
-    """
+def databases_of(place: str) -> list[Path | str]:
+    """The databases of a configuration, or the one that is named by file or URL."""
     from market.cli.service import database_of
     from market.cli.service_config import read_service
-    from market.service.store import Store
 
     databases: list[Path | str] = [place if "://" in place else Path(place)]
     if place.endswith(".toml"):
@@ -45,41 +47,54 @@ def opened_stores(place: str) -> list[Store]:
     for database in databases:
         if isinstance(database, Path) and not database.is_file():
             raise InputError.single(place, "database", str(database), "is not there: run the market first")
-    return [Store(database, {}) for database in databases]
+    return databases
 
 
-def status(store: Store) -> dict[str, Any]:
+@contextmanager
+def looked_into(database: Path | str) -> Iterator[Connection]:
+    """A view of a database that writes nothing: it tells how a market stands whose disk is full, too."""
+    from market.service.store import Store
+    from market.service.store.readonly import StoredMarket
+
+    if isinstance(database, Path):
+        with StoredMarket(database) as market, market.reading() as connection:
+            yield connection
+    else:
+        with Store(database, {}) as store, store.reading() as connection:
+            yield connection
+
+
+def status(connection: Connection, database: Path | str) -> dict[str, Any]:
     """As JSON values; times are Unix seconds."""
     from market.service.store import disputes, input_journal, instructions, intervals, leases, money, terms
 
-    with store.reading() as connection:
-        lease = leases.current(connection)
-        suspension = terms.standing_suspension(connection)
-        return {
-            "feeder": money.market_of(connection),
-            "database": store.name,
-            "held_by": lease.holder if lease else "",
-            "last_at": input_journal.last_at(connection),
-            "suspended_since": suspension[0] if suspension else None,
-            "suspended_because": suspension[1] if suspension else None,
-            "intervals": [
-                {
-                    "interval_start": one.interval_start,
-                    "state": one.state,
-                    "closes_at": one.closes_at,
-                    "incomplete": one.incomplete,
-                    "revision": one.revision,
-                }
-                for one in intervals.not_final(connection)
-            ],
-            "batches_pending": [batch.sequence for batch in money.pending_batches(connection)],
-            "disputes_open": [
-                {"id": d.id, "interval_start": d.interval_start, "meter": d.meter, "reason": d.reason}
-                for d in disputes.everything(connection)
-                if d.closed_at is None
-            ],
-            "instructions_waiting": [one.id for one in instructions.waiting(connection)],
-        }
+    lease = leases.current(connection)
+    suspension = terms.standing_suspension(connection)
+    return {
+        "feeder": money.market_of(connection),
+        "database": str(database),
+        "held_by": lease.holder if lease else "",
+        "last_at": input_journal.last_at(connection),
+        "suspended_since": suspension[0] if suspension else None,
+        "suspended_because": suspension[1] if suspension else None,
+        "intervals": [
+            {
+                "interval_start": one.interval_start,
+                "state": one.state,
+                "closes_at": one.closes_at,
+                "incomplete": one.incomplete,
+                "revision": one.revision,
+            }
+            for one in intervals.not_final(connection)
+        ],
+        "batches_pending": [batch.sequence for batch in money.pending_batches(connection)],
+        "disputes_open": [
+            {"id": d.id, "interval_start": d.interval_start, "meter": d.meter, "reason": d.reason}
+            for d in disputes.everything(connection)
+            if d.closed_at is None
+        ],
+        "instructions_waiting": [one.id for one in instructions.waiting(connection)],
+    }
 
 
 def show(market: dict[str, Any]) -> None:

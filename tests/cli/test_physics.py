@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from grid.catalogue import open_feeder, year_profiles
-from market.auction.book import Limits
-from market.cli.physics import physics_of
+from market.auction.book import Firm, Limits
+from market.cli.physics import check, physics_of
 from meters.household.settings import HouseholdSettings
 from meters.household.sites import households
 
@@ -27,3 +27,13 @@ def test_a_silent_heat_pump_is_expected_to_draw_what_its_house_needs() -> None:
         assert told[home.name] == pytest.approx(-needs_w, rel=0.1)
     quiet = outsiders(WINTER_NOON, frozenset(home.name for home in homes))
     assert not {firm.connection_point for firm in quiet} & {home.name for home in homes}
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 30])
+def test_slack_energy_is_that_of_the_intervals_length(minutes: int) -> None:
+    feeder = open_feeder("pandapower:panda_four_load_branch")
+    load = [Firm(connection_point="bus:5", p_w=-3_000.0)]
+    hour = check(load, feeder, Limits(), 3600)
+    assert hour["import_wh"] > 3_000  # and losses
+    found = check(load, feeder, Limits(), 60 * minutes)
+    assert found["import_wh"] == pytest.approx(hour["import_wh"] * minutes / 60, abs=1)

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,73 +13,13 @@ from typing import Any
 import pytest
 
 from market.cli.main import run as peergrid
-
-FEEDER = "pandapower:panda_four_load_branch"
-NAME = "pandapower-panda-four-load-branch"
-SPEED = "150"
-
-
-class Service:
-    """A market's process; what it logs is read as events."""
-
-    def __init__(self, config: Path, name: str) -> None:
-        self._log = config.with_name(f"{name}.log")
-        command = [sys.executable, "-c", "from market.cli.main import main; main()"]
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [*command, "run", str(config), "--speed", SPEED], stderr=log, cwd=Path(__file__).parents[2]
-            )
-
-    def events(self) -> list[dict[str, Any]]:
-        lines = self._log.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-    def until(
-        self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 90, after: int = 0
-    ) -> None:
-        """Until there is such an event; the first ``after`` ones do not count."""
-        deadline = time.monotonic() + timeout_s
-        while not any(is_there(event) for event in self.events()[after:]):
-            assert self._process.poll() is None, self.words()
-            assert time.monotonic() < deadline, self.words()
-            time.sleep(0.1)
-
-    def send(self, what: signal.Signals) -> None:
-        os.kill(self._process.pid, what)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def ended(self) -> int:
-        return self._process.wait(60)
-
-    def words(self) -> str:
-        return self._log.read_text()
-
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.kill()
-            self._process.wait()
+from tests.service.process import NAME, Service, configuration, is_event
 
 
 @pytest.fixture
 def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    path = tmp_path / "market.toml"
-    assert peergrid(["init", FEEDER, "--out", str(path)]) == 0
+    path = configuration(tmp_path / "market.toml")
     assert capsys.readouterr().out == f"{path}\n"
-    text = path.read_text()
-    for old, new in {
-        "[console]\nport = 8440\n": "",
-        'settle_every = "hour"': 'settle_every = "interval"',
-        "lease_s = 15.0": "lease_s = 3.0",
-        "clearing_s = 120": "clearing_s = 300",
-        "clock_skew_s = 60": "clock_skew_s = 900",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
     return path
 
 
@@ -104,10 +42,6 @@ def kill_broker_of(service: Service) -> None:
     brokers = [line.split()[0] for line in children.splitlines() if "mosquitto" in line or "iotcore" in line]
     assert len(brokers) == 1, children
     os.kill(int(brokers[0]), signal.SIGKILL)
-
-
-def is_event(what: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda event: event["event"] == what
 
 
 def status(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
