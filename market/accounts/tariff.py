@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from market.messages.models import Tariff
+from market.messages.models import PriceParts, Tariff
 
 
 def auction_import_price(tariff: Tariff) -> int:
@@ -42,3 +42,19 @@ def long_price(tariff: Tariff, dlmp: int) -> int:
 def retail_neur(tariff: Tariff, net_wh: int) -> int:
     """What net energy (export positive) earns (> 0) or costs at the retail tariffs, nEUR."""
     return net_wh * (tariff.export_price if net_wh > 0 else tariff.import_price)
+
+
+def import_parts(tariff: Tariff) -> PriceParts:
+    """What the import price is made of; without parts, what is known of it: fees and the rest."""
+    fees = tariff.import_fees
+    return tariff.import_parts or PriceParts(energy=tariff.import_price - fees, network=fees)
+
+
+def export_parts(tariff: Tariff) -> PriceParts:
+    """What the export price is made of."""
+    return tariff.export_parts or PriceParts(energy=tariff.export_price)
+
+
+def local_parts(tariff: Tariff) -> PriceParts:
+    """What the local fee is made of."""
+    return tariff.local_parts or PriceParts(network=tariff.local_fee)

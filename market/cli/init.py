@@ -53,7 +53,10 @@ settle_every = "hour"
 # database = "postgresql+psycopg://peergrid@localhost/peergrid"
 
 # µEUR/kWh: 300000 is 0.30 EUR/kWh. Energy from the neighbours pays local_fee for the network; import_fees is
-# the part of import_price that is for network and levies. Later changes: peergrid operate tariff.
+# the part of import_price that is for network and levies, before VAT. Statements show what a price is made of
+# where it says so, to the µEUR:
+#   import_parts = {{ energy = 152101, network = 80000, levies = 20000, vat = 47899 }}
+# and likewise export_parts and local_parts. Later changes, prices by time of use: peergrid operate tariff.
 [markets.tariff]
 import_price = 300000
 export_price = 80000

@@ -14,6 +14,7 @@ from market.messages.models import (
     Gate,
     Message,
     Order,
+    PriceParts,
     Reading,
     ReadingEntry,
     Readings,
@@ -52,6 +53,7 @@ def examples() -> dict[str, Message]:
             cap=2_000_000,
             local_fee=30_000,
             import_fees=90_000,
+            import_parts=PriceParts(energy=162_101, network=70_000, levies=20_000, vat=47_899),
         ),
         state="OPEN",
     )

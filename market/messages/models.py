@@ -252,11 +252,35 @@ class Award(Message):
     """The market's EIP-712 signature."""
 
 
+class PriceParts(BaseModel):
+    """What a price is made of, µEUR/kWh; a rebate is negative."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    energy: Price = 0
+    """For the energy itself and its sale."""
+    network: Price = 0
+    """Network charges."""
+    levies: Price = 0
+    """Levies, and taxes other than VAT."""
+    vat: Price = 0
+    """Value added tax on all of it."""
+
+    @property
+    def total(self) -> int:
+        return self.energy + self.network + self.levies + self.vat
+
+
+Parts = Annotated[PriceParts | None, Field(exclude_if=lambda parts: parts is None)]
+"""Left out where a tariff has none: then it reads, and hashes, as it did before there were parts."""
+
+
 class Tariff(BaseModel):
     """The prices of one interval, µEUR/kWh.
 
     ``import_price`` is what the retailer charges all in, ``import_fees`` the network charges and
-    levies inside it, ``local_fee`` what energy traded inside the feeder pays instead of those.
+    levies inside it, ``local_fee`` what energy traded inside the feeder pays instead of those. Where parts
+    are given, they add up to the price exactly.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -273,6 +297,12 @@ class Tariff(BaseModel):
     """What energy traded inside the feeder pays for the network."""
     import_fees: Fee = 0
     """Network charges and levies inside import_price."""
+    import_parts: Parts = None
+    """What import_price is made of."""
+    export_parts: Parts = None
+    """What export_price is made of."""
+    local_parts: Parts = None
+    """What local_fee is made of: no energy, whose price is the auction's."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -280,6 +310,17 @@ class Tariff(BaseModel):
             raise ValueError("floor <= export_price <= import_price <= cap does not hold")
         if self.local_fee > self.import_price - self.export_price:
             raise ValueError("local_fee is larger than import_price - export_price")
+        for name, parts, price in (
+            ("import_parts", self.import_parts, self.import_price),
+            ("export_parts", self.export_parts, self.export_price),
+            ("local_parts", self.local_parts, self.local_fee),
+        ):
+            if parts is not None and parts.total != price:
+                raise ValueError(f"{name} add up to {parts.total} and not to {price}")
+        if self.import_parts and self.import_fees != self.import_parts.network + self.import_parts.levies:
+            raise ValueError("import_fees is not network + levies of import_parts")
+        if self.local_parts and self.local_parts.energy:
+            raise ValueError("local_parts have energy: its price is the auction's")
         return self
 
 

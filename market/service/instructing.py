@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from market.accounts.ledger import household
 from market.accounts.metering import Flag, Metered
+from market.accounts.timeofuse import TimeOfUse
 from market.messages.models import Tariff
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling, held
@@ -91,8 +92,12 @@ class Instructing:
         """Changes, each for an interval whose gate has not opened and all after it: all or none."""
         earliest = self._next_start(tx, at)
         for change in body["changes"]:
-            tariff = Tariff.model_validate(change["tariff"])
-            terms.change_tariff(tx, self._boundary(change.get("first_start"), earliest), tariff)
+            prices = (
+                TimeOfUse.model_validate(change["time_of_use"])
+                if "time_of_use" in change
+                else Tariff.model_validate(change["tariff"])
+            )
+            terms.change_tariff(tx, self._boundary(change.get("first_start"), earliest), prices)
 
     def _next_start(self, tx: Connection, at: int) -> int:
         """The first interval whose gate has not opened."""

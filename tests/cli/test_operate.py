@@ -43,6 +43,28 @@ def test_a_day_of_prices_is_one_instruction(database: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["markets"][0]["instructions_waiting"] == [1]
 
 
+def test_parts_and_time_of_use_are_asked_for(database: Path) -> None:
+    lines = database.with_name("prices.csv")
+    parts = "import_parts.energy,import_parts.network,import_parts.vat"
+    lines.write_text(f"{HEADER.strip()},{parts}\n{LINE.strip()},200000,100000,50000\n")
+    bands = database.with_name("prices.toml")
+    prices = "import_price = 300000\nexport_price = 80000\nfloor = 0\ncap = 900000\n"
+    bands.write_text(
+        'timezone = "Europe/Berlin"\n[[bands]]\nname = "night"\nhours = ["22:00-06:00"]\n'
+        f'[bands.tariff]\n{prices}[[bands]]\nname = "day"\n[bands.tariff]\n{prices}'
+    )
+    for file in (lines, bands):
+        assert run(["operate", "tariff", str(database), str(file), "--reason", "x", "--wait-s", "0"]) == 0
+    by_line, by_time = (one.body["changes"][0] for one in asked(database))
+    assert by_line["tariff"]["import_parts"] == {
+        "energy": 200000,
+        "network": 100000,
+        "levies": 0,
+        "vat": 50000,
+    }
+    assert [band["name"] for band in by_time["time_of_use"]["bands"]] == ["night", "day"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -16,6 +16,17 @@ from meters.broker import Broker
 from tests.service.scene import METERS, SECONDS, START, TARIFF, Meters, market, physics, settings
 
 INTERVALS = 7
+NIGHTLY = {
+    "timezone": "UTC",
+    "bands": [
+        {"name": "rest", "tariff": TARIFF.model_dump()},
+        {
+            "name": "low",
+            "hours": ["01:15-01:30"],
+            "tariff": TARIFF.model_dump() | {"import_price": 250_000},
+        },
+    ],
+}
 METER = METERS[0].address
 ACCOUNT = f"household:{METER}"
 
@@ -99,24 +110,25 @@ async def test_prices_change_from_an_interval_on_and_trading_stops_and_goes_on(t
             ("tariff", {"changes": [{"first_start": later + 1, "tariff": dearer.model_dump()}]}),
             ("tariff", {"changes": [{"tariff": {"import_price": 1}}]}),
         ],
+        2: [("tariff", {"changes": [{"first_start": START + 5 * SECONDS, "time_of_use": NIGHTLY}]})],
         3: [("suspend", {}), ("suspend", {})],
         5: [("resume", {}), ("resume", {})],
     }
     await a_day(tmp_path, asked)
     told = refusals(tmp_path)
-    assert (told[0], told[4], told[6]) == ("", "", "")
+    assert (told[0], told[4], told[5], told[7]) == ("", "", "", "")
     for index, words in {
         1: "too early",
         2: "no boundary",
         3: "is malformed",
-        5: "already",
-        7: "not suspended",
+        6: "already",
+        8: "not suspended",
     }.items():
         assert words in told[index]
     prices = rows(
         tmp_path, "SELECT json_extract(tariff, '$.import_price') FROM interval ORDER BY interval_start"
     )
-    assert [price for (price,) in prices] == [300_000] * 3 + [350_000] * 4
+    assert [price for (price,) in prices] == [300_000] * 3 + [350_000] * 2 + [250_000, 300_000]
     books = rows(
         tmp_path, "SELECT json_extract(book, '$.tariff.import_price') FROM clearing ORDER BY interval_start"
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, or_, select, update
 
+from market.accounts.timeofuse import Prices, tariff_at
 from market.messages.models import Tariff
 from market.service.store.schema import suspension, tariff_change
+
+_PRICES: TypeAdapter[Prices] = TypeAdapter(Prices)
 
 
 def tariff_of(connection: Connection, start: int) -> Tariff | None:
@@ -17,13 +21,13 @@ def tariff_of(connection: Connection, start: int) -> Tariff | None:
         .order_by(table.c.first_start.desc())
         .limit(1)
     ).scalar()
-    return None if text is None else Tariff.model_validate_json(text)
+    return None if text is None else tariff_at(_PRICES.validate_json(text), start)
 
 
-def change_tariff(tx: Connection, first_start: int, tariff: Tariff) -> None:
+def change_tariff(tx: Connection, first_start: int, prices: Prices) -> None:
     """From an interval on; what was decided for that interval before is replaced."""
     table = tariff_change
-    text = tariff.model_dump_json()
+    text = prices.model_dump_json()
     changed = tx.execute(update(table).where(table.c.first_start == first_start).values(tariff=text))
     if changed.rowcount == 0:
         tx.execute(insert(table), {"first_start": first_start, "tariff": text})
