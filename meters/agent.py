@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
-from eth_hash.auto import keccak
 from pydantic import ValidationError
 
 from market.messages.models import (
@@ -36,11 +34,10 @@ from meters.mqtt import Message
 from meters.outbox import MeterRow, OutboxRow, PlanRow, Writes
 from meters.source import RegisterReading
 from meters.trader import Ordered, Trader
+from meters.unreceipted import Unreceipted, Waiting, told_by
 
 SOFTWARE = "peergrid meter 1"
 SOFTWARE_MAX = 64  # as the message has it
-_RESEND_MAX_S = 60.0
-_REFUSED_AGAIN_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -65,16 +62,6 @@ class Patience:
     award_s: float = 5.0
 
 
-@dataclass
-class Waiting:
-    """A message without receipt: when it is due to be sent (again), and the wait after that."""
-
-    row: OutboxRow
-    message: Message
-    due_s: float
-    wait_s: float
-
-
 @lru_cache(maxsize=4)
 def _gate(payload: bytes) -> Gate:
     """All meters hear the same announcement."""
@@ -84,11 +71,19 @@ def _gate(payload: bytes) -> Gate:
 class Agent(ABC):
     """The agent of one meter. ``now_s`` is a monotonic real time, used for waiting only.
 
-    ``name`` is what the log calls it.
+    ``name`` is what the log calls it, ``fuse_w`` the most that its fuse lets through, and so the most that it
+    orders each way.
     """
 
     def __init__(
-        self, name: str, trader: Trader, signer: Signer, place: MarketPlace, patience: Patience
+        self,
+        name: str,
+        trader: Trader,
+        signer: Signer,
+        place: MarketPlace,
+        patience: Patience,
+        *,
+        fuse_w: int,
     ) -> None:
         self.name = name
         self.meter = signer.address
@@ -112,12 +107,13 @@ class Agent(ABC):
         self._signer = signer
         self._place = place
         self._patience = patience
+        self._fuse_wh = fuse_w * place.interval_s // 3600
         self._epoch = 0
         self._next_seq = 0
         self._next_version = 0
         self._memory = ""
         self._orders: dict[int, Ordered] = {}
-        self._waiting: dict[tuple[int, int, int], Waiting] = {}
+        self._unreceipted = Unreceipted(self.topic, patience.resend_s)
         self._heard: Gate | None = None
         self._heard_s = 0.0
         self._closed = 0
@@ -152,36 +148,27 @@ class Agent(ABC):
         self._orders[row.interval_start] = Ordered.from_json(row.plan)
 
     def restore_waiting(self, row: OutboxRow) -> None:
-        self._keep(row)
+        self._unreceipted.keep(row)
 
     def greeting(self) -> Iterator[Message]:
         """What is due on a new connection: presence, a question for what was missed, all without receipt."""
         yield self._presence(online=True)
         if self._next_seq or self._next_version:
             yield self._question()
-        for waiting in self._waiting.values():
-            waiting.due_s, waiting.wait_s = 0.0, self._patience.resend_s
+        self._unreceipted.hurry()
 
     @property
     def waiting(self) -> int:
         """How many messages have no receipt yet."""
-        return len(self._waiting)
+        return len(self._unreceipted)
 
     def farewell(self) -> Message:
         """Presence ended; also the last will."""
         return self._presence(online=False)
 
     def due(self, now_s: float) -> Iterator[Waiting]:
-        """Messages to send now; :meth:`sent` is told which were handed over."""
-        for waiting in self._waiting.values():
-            late = waiting.row.kind == ReceiptKind.ORDER and waiting.row.time <= self._closed
-            if waiting.due_s <= now_s and not late:
-                yield waiting
-
-    @staticmethod
-    def sent(waiting: Waiting, now_s: float) -> None:
-        waiting.due_s = now_s + waiting.wait_s * random.uniform(0.5, 1.5)  # noqa: S311
-        waiting.wait_s = min(2 * waiting.wait_s, _RESEND_MAX_S)
+        """Messages to send now; :meth:`Waiting.sent` is told of those that were handed over."""
+        return self._unreceipted.due(now_s, self._closed)
 
     # What it reads
 
@@ -252,6 +239,7 @@ class Agent(ABC):
         proposal = self._trader.propose(gate, self._orders.get)
         if proposal is None:
             return
+        proposal = proposal.within_fuse(self._fuse_wh)
         order = Order(
             meter=self.meter,
             feeder=gate.feeder,
@@ -269,9 +257,7 @@ class Agent(ABC):
         self._next_version += 1
         self._memory = proposal.memory
         self._set_order(start, Ordered(proposal), writes)
-        for waiting in list(self._waiting.values()):
-            if waiting.row.kind == ReceiptKind.ORDER and waiting.row.time < start:
-                self._drop(waiting.row, writes)  # its gate has closed: no receipt can make it count
+        self._unreceipted.drop_orders(start, writes)
         self._post(order, ReceiptKind.ORDER, 0, order.version, start, writes)
         self._save(writes)
 
@@ -297,14 +283,9 @@ class Agent(ABC):
         if receipt.meter != self.meter or not is_signed_by(self._place.domain, receipt, self._place.market):
             self._ignore("a receipt that is not the market's for this meter")
             return
-        named = [w for w in self._waiting.values() if w.row.kind == receipt.kind]
-        named = [w for w in named if w.row.number == receipt.up_to]
-        digests = {"0x" + waiting.row.digest.hex(): waiting.row for waiting in named}
-        if receipt.result == ReceiptResult.REJECTED:
-            digests |= {"0x" + keccak(waiting.row.payload).hex(): waiting.row for waiting in named}
-        row = digests.get(receipt.digest)
+        named = self._unreceipted.named_by(receipt)
+        row = told_by(receipt, named)
         if row is None:
-            # Nothing waits under that number where it was covered before, or is of another epoch.
             if named:
                 self._ignore("a receipt for other content than was sent")
         elif receipt.result == ReceiptResult.REJECTED:
@@ -312,10 +293,7 @@ class Agent(ABC):
         else:
             if row.kind == ReceiptKind.READING:
                 self.skew_s = receipt.received_at - self.clock()
-            for waiting in list(self._waiting.values()):
-                other = waiting.row
-                if (other.kind, other.epoch) == (row.kind, row.epoch) and other.number <= row.number:
-                    self._drop(other, writes)
+            self._unreceipted.cover(row, writes)
 
     def _on_refusal(self, row: OutboxRow, receipt: Receipt, writes: Writes) -> None:
         """No award comes for a refused order. A refused reading is settled by it, and stays until a receipt
@@ -330,9 +308,9 @@ class Agent(ABC):
             receipt.reason,
         )
         if row.kind == ReceiptKind.READING:
-            self._waiting[row.kind, row.epoch, row.number].due_s += _REFUSED_AGAIN_S
+            self._unreceipted.put_off(row)
             return
-        self._drop(row, writes)
+        self._unreceipted.drop(row, writes)
         if row.time in self._orders:
             self._set_order(row.time, replace(self._orders[row.time], refused=True), writes)
 
@@ -352,17 +330,7 @@ class Agent(ABC):
         payload = signed.model_dump_json().encode()
         row = OutboxRow(self.meter, int(kind), epoch, number, time, digest, payload)
         writes.sent.append(row)
-        self._keep(row)
-
-    def _keep(self, row: OutboxRow) -> None:
-        leaf = "order" if row.kind == ReceiptKind.ORDER else "reading"
-        message = Message(f"{self.topic}/{leaf}", row.payload)
-        waiting = Waiting(row, message, 0.0, self._patience.resend_s)
-        self._waiting[row.kind, row.epoch, row.number] = waiting
-
-    def _drop(self, row: OutboxRow, writes: Writes) -> None:
-        del self._waiting[row.kind, row.epoch, row.number]
-        writes.covered.append((row.meter, row.kind, row.epoch, row.number))
+        self._unreceipted.keep(row)
 
     def _save(self, writes: Writes) -> None:
         state = {"last": asdict(self.last) if self.last else None, "trader": self._memory}
@@ -383,7 +351,7 @@ class Agent(ABC):
 
     def _question(self) -> Message:
         """Asks for all that the market said since the oldest thing that is still open."""
-        since = min([self.clock(), *(waiting.row.time for waiting in self._waiting.values())])
+        since = self._unreceipted.oldest(self.clock())
         sync = Sync(meter=self.meter, since=since - self._place.interval_s)
         return Message(f"{self.topic}/sync", sync.model_dump_json().encode())
 

@@ -154,7 +154,7 @@ class Connected:
         for waiting in agent.due(now_s):
             if not session.send(waiting.message):
                 break
-            agent.sent(waiting, now_s)
+            waiting.sent(now_s)
         for question in agent.questions(now_s):
             session.send(question)
 

@@ -34,6 +34,7 @@ kind = "household"          # simulated: devices on a feeder's year of profiles
 feeder_name = "simbench:1-LV-rural1--2-sw"
 load = "load:7"
 seed = 1                    # which devices it has, and at what prices
+fuse_a = 63                 # main fuse, A for each phase: no more is ordered; as its operator has it (fuse_w)
 
 [meters.source.household]   # more of them: the fields of [households] in a scenario
 ev_share = 1.0
@@ -48,7 +49,7 @@ kind = "modbus"
 url = "tcp://192.0.2.7:502" # or rtu:///dev/ttyUSB0
 profile = "eastron-sdm630"  # `peergrid meter profiles` lists them
 # unit = 1                  # the unit id, where it is not the one that the device is delivered with
-fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed
+fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed, or ordered
 """
 
 _MQTT = """\
@@ -60,7 +61,7 @@ host = "127.0.0.1"          # the broker at home
 port = 1883
 # user = "peergrid"         # where it asks; the password stands in a file of mode 600
 # password_file = "mqtt.password"
-fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed
+fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed, or ordered
 # invert = true             # for a plug in front of a generator
 
 [meters.source.device]

@@ -108,7 +108,9 @@ async def opened(
     for meter in setup.meters:
         source = await meter.source.open(around)
         trader = _trader(meter, source, setup.market.interval_s, outbox)
-        agent = WallClockAgent(meter.name, trader, meter.signer, setup.market, patience, now)
+        agent = WallClockAgent(
+            meter.name, trader, meter.signer, setup.market, patience, now, fuse_w=meter.source.fuse_w
+        )
         agent.software += f": {getattr(meter.source, 'profile', meter.source.kind)}"
         if isinstance(source, SimulatedHousehold):
             source.orders = agent.ordered

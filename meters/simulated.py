@@ -110,8 +110,8 @@ class SimulatedAgent(Agent):
     def __init__(
         self, home: SimulatedHousehold, signer: Signer, place: MarketPlace, patience: Patience
     ) -> None:
-        super().__init__(home.name, home, signer, place, patience)
         household = home.household
+        super().__init__(home.name, home, signer, place, patience, fuse_w=household.fuse_w)
         self.software += f": {household.kind or 'loads'}, {household.strategy}"
         home.orders = self._orders.get
         self._home = home

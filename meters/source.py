@@ -17,9 +17,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from grid.errors import PeergridError
 from market.messages.models import Quality
@@ -38,6 +38,8 @@ SOURCES = {
     "mqtt": "meters.adapters.source:MqttSourceSettings",
 }
 """Kinds of sources (``kind = "…"`` in a configuration) and their settings, imported when used."""
+
+_VOLTS = 230
 
 
 class SourceError(PeergridError):
@@ -147,6 +149,13 @@ class SourceSettings(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: str
+    fuse_a: Annotated[float, Field(gt=0, le=6300)] = 63
+    """The main fuse, A for each phase: no more energy than it lets through is believed, or ordered."""
+    phases: Literal[1, 3] = 3
+
+    @property
+    def fuse_w(self) -> int:
+        return round(self.fuse_a * _VOLTS * self.phases)
 
     @abstractmethod
     async def open(self, around: Surroundings) -> Source:

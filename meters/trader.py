@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from market.messages.models import Gate, Side
@@ -24,6 +24,26 @@ class Proposal:
     firm_q_var: int
     steps: tuple[OfferedStep, ...]
     memory: str = ""
+
+    def within_fuse(self, fuse_wh: int) -> Proposal:
+        """Cut down, each way, to what the fuse lets through in the interval: firm energy goes first, then the
+        steps that are worth the most. An order for more would be refused as a whole.
+        """
+        firm_import_wh = min(self.firm_import_wh, fuse_wh)
+        firm_export_wh = min(self.firm_export_wh, fuse_wh)
+        left_wh = {Side.BID: fuse_wh - firm_import_wh, Side.ASK: fuse_wh - firm_export_wh}
+        kept_wh = [0] * len(self.steps)
+        for index in sorted(range(len(self.steps)), key=lambda index: _dearness(self.steps[index])):
+            step = self.steps[index]
+            kept_wh[index] = min(step.energy_wh, left_wh[step.side])
+            left_wh[step.side] -= kept_wh[index]
+        steps = (replace(step, energy_wh=wh) for step, wh in zip(self.steps, kept_wh, strict=True) if wh)
+        return replace(self, firm_import_wh=firm_import_wh, firm_export_wh=firm_export_wh, steps=tuple(steps))
+
+
+def _dearness(step: OfferedStep) -> int:
+    """The less, the more the step is worth to who offers it: dear bids, cheap asks."""
+    return step.limit_price if step.side == Side.ASK else -step.limit_price
 
 
 @dataclass(frozen=True)

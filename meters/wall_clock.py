@@ -35,8 +35,10 @@ class WallClockAgent(Agent):
         place: MarketPlace,
         patience: Patience,
         now: Callable[[], float],
+        *,
+        fuse_w: int,
     ) -> None:
-        super().__init__(name, trader, signer, place, patience)
+        super().__init__(name, trader, signer, place, patience, fuse_w=fuse_w)
         self._now = now
         self._ask_s = 0.0
         self._asked_of = 0

@@ -24,8 +24,6 @@ from market.service.settings import MarketSettings, Member, Role, Treasury
 from meters.household.sites import DAY_S, Household, households
 from meters.identity import derived_secret, derived_signer, signed_binding
 
-FUSE_W_MIN = 43_500  # 3 × 63 A
-FUSE_STEP_W = 500
 ROLES: tuple[Role, ...] = ("retailer", "network", "imbalance", "rounding")
 
 
@@ -105,23 +103,14 @@ def _address(settings: Settings, role: str) -> str:
 
 
 def _member(home: Household, settings: Settings, feeder: Feeder) -> Member:
-    """The fuse carries everything the household has at once; the deposit is a day at the fuse."""
-    peak_w = (
-        home.load_w.peak()
-        + (home.ev.power_w if home.ev else 0)
-        + (home.battery.power_w if home.battery else 0)
-        + (home.heat_pump.power_w if home.heat_pump else 0)
-    )
-    fuse_w = max(
-        FUSE_W_MIN, -(-int(max(peak_w, home.pv.rated_w if home.pv else 0)) // FUSE_STEP_W) * FUSE_STEP_W
-    )
-    day_wh = fuse_w * DAY_S // 3600
+    """The deposit is a day at the fuse."""
+    day_wh = home.fuse_w * DAY_S // 3600
     return Member(
         meter=_address(settings, f"meter:{home.name}"),
         owner=_address(settings, f"owner:{home.name}"),
         connection_point=home.name,
         bus=bus_of(feeder, home.name),
-        fuse_w=fuse_w,
+        fuse_w=home.fuse_w,
         deposit_ueur=day_wh * max(settings.market.tariff.import_price, 0) // 1000,
     )
 

@@ -17,8 +17,6 @@ from meters.identity import check_private
 from meters.mqtt import Login
 from meters.source import SourceSettings, Surroundings
 
-_VOLTS = 230
-
 
 class MqttSourceSettings(SourceSettings):
     """A device on the broker at ``host``; ``device`` says which, and in whose language it speaks."""
@@ -31,19 +29,12 @@ class MqttSourceSettings(SourceSettings):
     device: AnyAdapter
     invert: bool = False
     """It stands the other way round, as a plug in front of a generator: what it counts as drawn is fed in."""
-    fuse_a: Annotated[float, Field(gt=0, le=6300)] = 63
-    """The main fuse, A for each phase: no more energy than it lets through is believed."""
-    phases: Literal[1, 3] = 3
     stale_s: Annotated[int, Field(ge=60, le=86_400)] = 900
     """How old what was last heard may be."""
     estimate: bool = False
     """It counts no energy: integrate its power, and mark every reading as estimated."""
     relay: Relay | None = None
     """Its relay, where a generator is behind it and the market may switch it."""
-
-    @property
-    def fuse_w(self) -> int:
-        return round(self.fuse_a * _VOLTS * self.phases)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

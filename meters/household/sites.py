@@ -34,6 +34,8 @@ STEP_S = 900
 DAY_S = 86_400
 
 _NORMAL_CUT = 4.0
+_FUSE_W_MIN = 43_500  # 3 × 63 A
+_FUSE_STEP_W = 500
 
 # SimBench's heat pumps: outdoor air or soil as their source.
 _HEAT_PUMP_PROFILES = ("Air_", "Soil_")
@@ -155,6 +157,18 @@ class Household:
         """What it owns: ``PV + battery``, say; empty where it owns no device that could be offered."""
         owned = (("PV", self.pv), ("battery", self.battery), ("EV", self.ev), ("heat pump", self.heat_pump))
         return " + ".join(name for name, device in owned if device is not None)
+
+    @cached_property
+    def fuse_w(self) -> int:
+        """Of its connection: it carries everything that draws at once, or all its sun."""
+        peak_w = (
+            self.load_w.peak()
+            + (self.ev.power_w if self.ev else 0)
+            + (self.battery.power_w if self.battery else 0)
+            + (self.heat_pump.power_w if self.heat_pump else 0)
+        )
+        most_w = int(max(peak_w, self.pv.rated_w if self.pv else 0))
+        return max(_FUSE_W_MIN, -(-most_w // _FUSE_STEP_W) * _FUSE_STEP_W)
 
     def stay_at(self, time: int) -> Stay | None:
         """The stay during which ``time`` falls, if the household has a vehicle and it is at home."""

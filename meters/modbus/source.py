@@ -25,7 +25,6 @@ from meters.modbus.unit import Poll, RegisterUnit, Unit
 from meters.source import RegisterReading, Setpoint, Source, SourceError, SourceSettings, Surroundings
 from meters.strategies.interface import BatteryNow
 
-_VOLTS = 230
 _BACKOFF_FIRST_S = 1.0
 _BACKOFF_MAX_S = 60.0
 
@@ -57,9 +56,6 @@ class ModbusSourceSettings(SourceSettings):
     """A name from ``peergrid meter profiles``, or the path of a YAML file of your own."""
     unit: Annotated[int, Field(ge=0, le=255)] | None = None
     """The unit id; default: the one that the device is delivered with."""
-    fuse_a: Annotated[float, Field(gt=0, le=6300)] = 63
-    """The main fuse, A for each phase: no more energy than it lets through is believed."""
-    phases: Literal[1, 3] = 3
     invert: bool = False
     """The meter is mounted the other way round: what it calls import is export."""
     invert_power: bool = False
@@ -72,10 +68,6 @@ class ModbusSourceSettings(SourceSettings):
     battery: BatterySettings | None = None
     ramp_s: Annotated[int, Field(ge=0, le=RAMP_S_MAX)] = 0
     """Seconds over which a change of the setpoint is spread."""
-
-    @property
-    def fuse_w(self) -> int:
-        return round(self.fuse_a * _VOLTS * self.phases)
 
     async def open(self, around: Surroundings) -> Source:
         profile = find_profile(self.profile, around.base)

@@ -69,7 +69,7 @@ class Bench:
     def speak(self) -> None:
         for waiting in list(self.agent.due(self.now_s)):
             self.said.append(waiting.message)
-            self.agent.sent(waiting, self.now_s)
+            waiting.sent(self.now_s)
 
     def orders(self) -> list[Order]:
         return [
@@ -81,7 +81,7 @@ class Bench:
         return [Reading.model_validate_json(m.payload) for m in self.said if m.topic == topic]
 
     def waiting(self) -> list[tuple[int, int]]:
-        return sorted((kind, number) for kind, _, number in self.agent._waiting)
+        return sorted((kind, number) for kind, _, number in self.agent._unreceipted)
 
 
 def day(bench: Bench, waves: int, answer: bool = True) -> None:
