@@ -155,13 +155,12 @@ class PowerFlow:
         by_p[0, self.feeder.slack] = -1.0
         return by_p[0], by_q[0]
 
-    def voltage_gradient(self, point: OperatingPoint, nodes: Ints) -> tuple[Floats, Floats]:
-        """∂|V_i|/∂p and ∂q [k, n], pu per W and var, for k nodes that are no slack."""
-        return self._adjoint(point, self._voltage_directions(point, nodes))
-
-    def current_gradient(self, point: OperatingPoint, rows: Ints) -> tuple[Floats, Floats]:
-        """∂|I_k|/∂p and ∂q [k, n], rated current per W and var, for limited currents by row."""
-        return self._adjoint(point, self._current_directions(point, rows))
+    def limit_gradient(self, point: OperatingPoint, currents: Ints, nodes: Ints) -> tuple[Floats, Floats]:
+        """∂|I_k|/∂p and ∂q of limited currents by row, in terms of the rating, then ∂|V_i| of nodes that are
+        no slack, pu: [currents + nodes, n], per W and var.
+        """
+        rows = (self._current_directions(point, currents), self._voltage_directions(point, nodes))
+        return self._adjoint(point, np.vstack(rows))
 
     def _voltage_directions(self, point: OperatingPoint, nodes: Ints) -> Complexes:
         """Rows c [k, n − s] with ∂|V_i| = Re(c·∂V)."""

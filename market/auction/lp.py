@@ -31,7 +31,7 @@ FREE_GROUPS_PER_POINT = 3
 REDUCED_COST_MIN = 1e-7
 WINDOWS_MAX = 60
 WINDOW_GROWTH = 3.0
-LATER_WINDOW_SHARE = 0.03
+LATER_WINDOW_SHARE = 0.01
 """Half the window, in terms of the span of prices, once a program before this one told the prices."""
 
 

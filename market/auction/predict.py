@@ -16,6 +16,7 @@ from market.auction.columns import Columns
 
 ITERATIONS_MAX = 30
 HALVINGS_MAX = 12
+PIVOTS_MAX = 20
 NEIGHBOURS = 4
 GRADIENT_SHARE = 1e-4
 """Done when rows are off by no more than this share of what could trade."""
@@ -113,26 +114,36 @@ def predict_prices(
         free = ~(((vector <= low) & (gradient > 0)) | ((vector >= high) & (gradient < 0)))
         if not free.any() or np.abs(gradient[free]).max() < enough:
             break
-        step = _newton(matrix[free], slope, gradient[free])
-        share = 1.0
+        step = _newton((matrix * slope) @ matrix.T, gradient, low - vector, high - vector)
         for _ in range(HALVINGS_MAX):
-            trial = vector.copy()
-            trial[free] = np.minimum(np.maximum(vector[free] - share * step, low[free]), high[free])
-            found = evaluate(trial)
+            found = evaluate(vector + step)
             if found[0] < value:
                 break
-            share /= 2
+            step = step / 2
         else:
             break
-        moved = float(np.abs((trial - vector) @ matrix).max())
-        vector, (value, gradient, slope) = trial, found
-        if moved < accuracy:
+        vector, (value, gradient, slope) = vector + step, found
+        if float(np.abs(step @ matrix).max()) < accuracy:
             break
     return np.asarray(vector @ matrix)
 
 
-def _newton(rows: Floats, slope: Floats, gradient: Floats) -> Floats:
-    """The Newton step; where supply is rigid (no slope) a damped one along the gradient."""
-    hessian = (rows * slope) @ rows.T
-    damping = 1e-6 * float(np.trace(hessian)) / len(rows) + 1e-9
-    return np.asarray(np.linalg.solve(hessian + damping * np.eye(len(rows)), gradient))
+def _newton(hessian: Floats, gradient: Floats, low: Floats, high: Floats) -> Floats:
+    """The step within bounds to the minimum of the quadratic model, by block principal pivoting.
+
+    Where supply is rigid (no slope) it is damped, along the gradient.
+    """
+    size = len(gradient)
+    hessian = hessian + (1e-6 * float(np.trace(hessian)) / size + 1e-9) * np.eye(size)
+    at_low, at_high = (low >= 0.0) & (gradient > 0), (high <= 0.0) & (gradient < 0)
+    step = np.zeros(size)
+    for _ in range(PIVOTS_MAX):
+        step = np.where(at_low, low, np.where(at_high, high, 0.0))
+        free = np.flatnonzero(~(at_low | at_high))
+        step[free] = np.linalg.solve(hessian[np.ix_(free, free)], -(gradient + hessian @ step)[free])
+        pull = gradient + hessian @ step
+        below, above = step < low, step > high
+        if not (below | above | (at_low & (pull < 0)) | (at_high & (pull > 0))).any():
+            break
+        at_low, at_high = (at_low & (pull >= 0)) | below, (at_high & (pull <= 0)) | above
+    return np.minimum(np.maximum(step, low), high)

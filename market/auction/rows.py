@@ -87,26 +87,15 @@ def tangents(
     columns: Columns, point: OperatingPoint, check: LimitCheck, keys: Iterable[LimitKey]
 ) -> list[Tangent]:
     """The tangents of the named limits at an operating point, in the order of the keys."""
-    flow = columns.flow
-    wanted = sorted(set(keys))
-    gradients: dict[LimitKey, tuple[Floats, Floats]] = {}
+    wanted = sorted(set(keys))  # currents come first
+    if not wanted:
+        return []
     currents = np.array([key.index for key in wanted if key.kind == "current"], dtype=np.int64)
-    if len(currents):
-        by_p, by_q = flow.current_gradient(point, currents)
-        for row, index in enumerate(currents):
-            gradients[LimitKey("current", int(index))] = by_p[row] * 1e3, by_q[row] * 1e3
-    nodes = np.array(sorted({key.index for key in wanted if key.kind != "current"}), dtype=np.int64)
-    if len(nodes):
-        by_p, by_q = flow.voltage_gradient(point, nodes)
-        for row, node in enumerate(nodes):
-            gradients[LimitKey("v_max", int(node))] = by_p[row] * 1e3, by_q[row] * 1e3
-            gradients[LimitKey("v_min", int(node))] = -by_p[row] * 1e3, -by_q[row] * 1e3
-    rows = []
-    for key in wanted:
-        of_p, of_q = gradients[key]
-        at_points = columns.at_points(of_p, of_q)
-        rows.append(Tangent(key, excess_of(check, key), of_p, of_q, at_points))
-    return rows
+    nodes = np.array([key.index for key in wanted if key.kind != "current"], dtype=np.int64)
+    per_k = np.array([-1e3 if key.kind == "v_min" else 1e3 for key in wanted])[:, None]
+    by_p, by_q = (per_k * part for part in columns.flow.limit_gradient(point, currents, nodes))
+    each = zip(wanted, by_p, by_q, columns.at_points(by_p, by_q), strict=True)
+    return [Tangent(key, excess_of(check, key), *gradients) for key, *gradients in each]
 
 
 def independent(rows: Iterable[Tangent], *, at_nodes: bool = False) -> tuple[Tangent, ...]:

@@ -101,12 +101,11 @@ def test_sensitivities_agree_with_finite_differences(solved: tuple[Any, Feeder])
     up, down = flow.solve(p_w + nudge, q_var), flow.solve(p_w - nudge, q_var)
     by_p, _ = point.slack_gradient
     assert by_p[node] == pytest.approx((up.slack_w - down.slack_w) / 400, rel=1e-5)
-    by_p, _ = flow.current_gradient(point, np.array([row]))
+    by_p, by_q = flow.limit_gradient(point, np.array([row]), np.array([node]))
     expected = (up.loading[row] - down.loading[row]) / 400
     assert by_p[0, node] == pytest.approx(expected, rel=1e-4, abs=1e-13)
     up, down = flow.solve(p_w, q_var + nudge), flow.solve(p_w, q_var - nudge)
-    _, by_q = flow.voltage_gradient(point, np.array([node]))
-    assert by_q[0, node] == pytest.approx((up.v_pu[node] - down.v_pu[node]) / 400, rel=1e-5)
+    assert by_q[1, node] == pytest.approx((up.v_pu[node] - down.v_pu[node]) / 400, rel=1e-5)
 
 
 def test_a_feeder_survives_its_arrays(solved: tuple[Any, Feeder]) -> None:
@@ -159,10 +158,10 @@ def test_curvature_agrees_with_differences_of_gradients(solved: tuple[Any, Feede
     watched = feeder.pq[[len(feeder.pq) // 2, -1]]
 
     def gradient(at: OperatingPoint) -> tuple[np.ndarray, np.ndarray]:
-        parts = (flow.current_gradient(at, rows), flow.voltage_gradient(at, watched))
+        weights = np.concatenate([weights_a, weights_v])
         by_p, by_q = (
-            slack + weights_a @ current + weights_v @ voltage
-            for slack, current, voltage in zip(at.slack_gradient, *parts, strict=True)
+            slack + weights @ limits
+            for slack, limits in zip(at.slack_gradient, flow.limit_gradient(at, rows, watched), strict=True)
         )
         return by_p, by_q
 
