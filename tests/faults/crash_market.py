@@ -27,6 +27,8 @@ class CrashingStore(Store):
 
     notes: Path
     fatal = 0
+    known: frozenset[str] | None = None
+    """Where these are given, the first write of another kind is the last one."""
     _count = 0
 
     @contextmanager
@@ -38,15 +40,20 @@ class CrashingStore(Store):
         type(self)._count += 1
         with self.notes.open("a") as notes:
             notes.write(f"{writer}\n")
-        if self._count == self.fatal:
+        if self._count == self.fatal or (self.known is not None and writer not in self.known):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder: Path, port: int, fatal: int) -> None:
-    """The whole of a day, or until the ``fatal``-th write of this process (0: never)."""
+def run(folder: Path, port: int, fatal: int, *, at_news: bool = False) -> None:
+    """The whole of a day, or until the ``fatal``-th write of this process (0: never), or with ``at_news``
+    until one of a kind that no process has made before.
+    """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     CrashingStore.notes = folder / "writes.txt"
     CrashingStore.fatal = fatal
+    if at_news:
+        notes = CrashingStore.notes
+        CrashingStore.known = frozenset(notes.read_text().splitlines() if notes.exists() else ())
     scene.Store = CrashingStore  # type: ignore[misc]
 
     async def day() -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
+import shutil
 import signal
 import sqlite3
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import pytest
 
 from meters.broker import Broker
 from tests.faults import crash_market
+from tests.faults.promise import promise
 from tests.service.scene import Meters
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -38,7 +42,9 @@ TABLES = {
     "evidence": "*",
     "journal": "at, kind, subject, body, detail",
 }
-RANDOM_POINTS = 8
+RANDOM_POINTS, DAYS = 50, 5
+WRITES_BETWEEN = 8
+KINDS_MAX = 60
 
 
 def rows(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -61,45 +67,66 @@ async def ended(process: Any) -> int:
     return code
 
 
-async def a_day(folder: Path, fatal: int) -> list[str]:
-    """Runs it, with its meters alive all the time; who made the writes up to the kill, or all of them."""
+async def a_day(folder: Path, kills: Iterable[int] = (), *, at_news: bool = False) -> list[str]:
+    """Runs it, with its meters alive all the time; who made the writes.
+
+    A process is killed after its n-th write for every n of ``kills``, and the next one takes over; with
+    ``at_news``, whenever somebody writes for the first time.
+    """
     folder.mkdir()
     async with Broker() as broker:
         living = asyncio.create_task(Meters(broker.port).run())
         try:
-            for number in (fatal, 0) if fatal else (0,):
-                process = CONTEXT.Process(target=crash_market.run, args=(folder, broker.port, number))
+            for fatal in (*kills, *([0] * KINDS_MAX if at_news else [0])):
+                process = CONTEXT.Process(
+                    target=crash_market.run, args=(folder, broker.port, fatal), kwargs={"at_news": at_news}
+                )
                 process.start()
                 code = await ended(process)
-                assert code == (-signal.SIGKILL if number else 0)
+                if code == 0:
+                    break
+                assert code == -signal.SIGKILL
+            assert code == 0, "not done in so many runs"
+            assert at_news or fatal == 0, f"over before the kill after {fatal} writes"
         finally:
             living.cancel()
-    return (folder / "writes.txt").read_text().splitlines()[: fatal or None]
+    return (folder / "writes.txt").read_text().splitlines()
 
 
-async def test_each_kind_of_write_and_some_at_random(tmp_path: Path) -> None:
-    writes = await a_day(tmp_path / "undisturbed", 0)
+async def test_each_kind_of_write_and_many_at_random(tmp_path: Path) -> None:
+    """To be cheap, a day is killed again and again; each kill is after another write."""
+    promise("killed after each kind of write and at 50 random ones, a market ends as an undisturbed one")
+    kinds = set(await a_day(tmp_path / "undisturbed"))
     expected = rows(tmp_path / "undisturbed")
-    first_of_kind = {writer: number for number, writer in reversed(list(enumerate(writes, start=1)))}
-    chosen = set(first_of_kind.values()) | set(random.Random(8).sample(range(1, len(writes)), RANDOM_POINTS))
-    await check(tmp_path, sorted(chosen), expected)
+    again = await a_day(tmp_path / "kinds", at_news=True)
+    assert set(again) >= kinds, "every kind has been a process's last write"
+    sys.stdout.write(f"{len(set(again))} kinds\n")
+    compare(rows(tmp_path / "kinds"), expected, f"killed after the first of each of {sorted(kinds)}")
+    fate = random.Random(8)
+    for day in range(DAYS):
+        kills = [fate.randrange(1, 2 * WRITES_BETWEEN) for _ in range(RANDOM_POINTS // DAYS)]
+        await a_day(tmp_path / str(day), kills)
+        compare(rows(tmp_path / str(day)), expected, f"killed after so many writes each: {kills}")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 async def test_every_single_write(tmp_path: Path) -> None:
-    writes = await a_day(tmp_path / "undisturbed", 0)
-    await check(tmp_path, range(1, len(writes)), rows(tmp_path / "undisturbed"))
-
-
-async def check(tmp_path: Path, points: Any, expected: dict[str, list[tuple[Any, ...]]]) -> None:
-    for point in points:
+    promise("killed after any single write of three intervals, a market ends as an undisturbed one")
+    writes = await a_day(tmp_path / "undisturbed")
+    expected = rows(tmp_path / "undisturbed")
+    for point in range(1, len(writes)):
         folder = tmp_path / str(point)
-        writes = await a_day(folder, point)
-        got = rows(folder)
-        different = {
-            table: sorted(set(map(repr, got[table])) ^ set(map(repr, expected[table])))[:2]
-            for table in TABLES
-            if got[table] != expected[table]
-        }
-        assert not different, f"killed after write {point} ({writes[-1]}): {different}"
+        await a_day(folder, [point])
+        compare(rows(folder), expected, f"killed after write {point} ({writes[point - 1]})")
+        shutil.rmtree(folder)
+    sys.stdout.write(f"{len(writes) - 1} points, {len(set(writes))} kinds of writes\n")
+
+
+def compare(got: dict[str, list[tuple[Any, ...]]], expected: dict[str, Any], what: str) -> None:
+    different = {
+        table: sorted(set(map(repr, got[table])) ^ set(map(repr, expected[table])))[:2]
+        for table in TABLES
+        if got[table] != expected[table]
+    }
+    assert not different, f"{what}: {different}"
