@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests import exceptions
 from web3 import HTTPProvider
@@ -32,7 +33,9 @@ class RpcChain:
     def __init__(self, url: str) -> None:
         if not url.startswith(("http://", "https://")):
             raise InputError.single("--rpc", "", url, "is not a node's URL, as http://127.0.0.1:8545")
-        self._url = url
+        # Providers put keys into paths and queries: neither is ever told.
+        parts = urlsplit(url)
+        self._url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         # web3 would send a transaction again by itself after an error; when to do that is the sender's to
         # decide.
         self._provider = HTTPProvider(
@@ -135,11 +138,11 @@ class RpcChain:
             return dict(self._provider.make_request(RPCEndpoint(method), list(parameters)))
         except exceptions.Timeout:
             raise ChainError(f"{self._url}: {method}: no answer within {_TIMEOUT_S:g} s") from None
-        except exceptions.ConnectionError as error:
-            raise ChainError(f"{self._url}: {method}: the node cannot be reached") from error
+        except exceptions.ConnectionError:
+            raise ChainError(f"{self._url}: {method}: the node cannot be reached") from None
         except (OSError, ValueError) as error:
             # requests' other errors are OSErrors, and what is no JSON is a ValueError.
-            raise ChainError(f"{self._url}: {method}: {error}") from error
+            raise ChainError(f"{self._url}: {method}: no valid answer ({type(error).__name__})") from None
 
 
 def _bytes(text: str) -> bytes:

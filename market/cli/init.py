@@ -32,6 +32,19 @@ lease_s = 15.0
 port = 8440
 # tokens = "tokens.json"
 
+# Alarms go to operators by webhook, by e-mail, or both; the files are of mode 600.
+# [alerts.webhook]
+# url_file = "webhook.url"
+# key_file = "webhook.key"
+# [alerts.email]
+# host = "mail.example"
+# port = 587
+# security = "starttls"
+# user = "market"
+# password_file = "mail.password"
+# sender = "market@grid.example"
+# recipients = ["operations@grid.example"]
+
 [[markets]]
 # The market's id in topics, and its feeder (`peergrid feeder list`).
 name = "{name}"

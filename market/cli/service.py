@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -21,6 +22,7 @@ from contracts.sender import Patience, Sender
 from grid.catalogue import open_feeder, year_profiles
 from grid.errors import BrokerError, InputError, PeergridError
 from grid.feeder import Feeder
+from market.cli.alerts_config import channels_of
 from market.cli.chain import market_chain
 from market.cli.console import beside
 from market.cli.physics import physics_of
@@ -29,6 +31,7 @@ from market.cli.settings import DEFAULT_DATE, Settings
 from market.cli.settings import MarketSection as DemoMarket
 from market.cli.world import World, build_world
 from market.messages.signing import Domain, Signer
+from market.service.alerts import deliver_all
 from market.service.clock import WallClock
 from market.service.gateway import Gateway
 from market.service.lease_holder import LeaseHolder
@@ -37,7 +40,7 @@ from market.service.ports import Physics, Settler
 from market.service.settings import MarketSettings, Member, Role, Treasury
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
-from market.service.store import Store, input_journal
+from market.service.store import Store, health, input_journal
 from market.service.store.journal import StoreJournal
 from market.service.store.leases import FencedError
 from meters.broker import Broker, free_port
@@ -130,6 +133,19 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
+def _broker_noted(
+    store: Store, clock: WallClock
+) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]:
+    """Notes for those who see only the database that there was no broker to begin with."""
+
+    def note(_kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, BrokerError):
+            with suppress(DatabaseError, FencedError), store.transaction() as tx:
+                health.note(tx, clock.now(), health.BROKER, False, str(error))
+
+    return note
+
+
 async def _supervised(place: Place, host: str, port: int, tls: Tls | None, stop: asyncio.Event) -> None:
     name, wait_s = place.market.name, 1.0
     while not stop.is_set():
@@ -166,6 +182,10 @@ async def opened(
             yield None
             return
         await parts.enter_async_context(lease)
+        parts.push(_broker_noted(store, clock))
+        if channels := channels_of(place.config.alerts, place.base):
+            telling = asyncio.create_task(deliver_all(store, market.name, channels), name="alerts")
+            parts.push_async_callback(_ended, telling)
         settings = _settings(market, _first_start(store, clock, market), _treasuries(market, world), world)
         settler: Settler
         if world is not None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from grid.errors import InputError
 from market.auction.book import Limits
+from market.cli.alerts_config import AlertsSection
 from market.messages.models import Address, FeederId, Tariff
 from market.service.settings import Member, Role, SettleEvery, Treasury
 from meters.configuration import Part, parsed, read_text, read_toml
@@ -132,6 +133,7 @@ class ServiceConfig(Part):
     lease_s: Annotated[float, Field(ge=3, le=600)] = 15.0
     broker: BrokerSection = BrokerSection()
     console: ConsoleSection | None = None
+    alerts: AlertsSection | None = None
     markets: Annotated[tuple[MarketSection, ...], Field(min_length=1, strict=False)]
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from market.console.frames import frame
 from market.console.market import Market
 from market.console.metrics import exposition
 from market.console.network import day_values
+from market.console.readiness import readiness
 from market.console.security import Operator, Viewer, check_csrf
 from market.service.store import views
 from market.service.store.tables import TABLES, Table
@@ -211,6 +213,33 @@ def audit(request: Request, feeder: Feeder, _: Viewer) -> Response:
     """The append-only log of what was done here, the newest first."""
     market = market_of(request, feeder)
     return tagged(request, list(request.app.state.audit.lines(market.name)))
+
+
+class PartHealth(BaseModel):
+    """Something that a running market needs."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Health(BaseModel):
+    """``running`` is false of a stored market that has no process of its own."""
+
+    running: bool
+    ready: bool
+    clearing_age_s: int | None = Field(description="from the newest cleared interval to the market's clock")
+    parts: list[PartHealth]
+
+
+@router.get("/feeders/{feeder}/health", tags=["markets"])
+def health(request: Request, feeder: Feeder, _: Viewer) -> Health:
+    """What ``/readyz`` tells in short, with reasons."""
+    found = readiness(market_of(request, feeder), time.time())
+    if found is None:
+        return Health(running=False, ready=False, clearing_age_s=None, parts=[])
+    parts = [PartHealth(name=c.name, ok=c.ok, detail=c.detail) for c in found.checks]
+    return Health(running=True, ready=found.ready, clearing_age_s=found.clearing_age_s, parts=parts)
 
 
 @router.get("/feeders/{feeder}/events", tags=["live"], response_class=StreamingResponse)

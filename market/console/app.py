@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from market.console import api, errors, pages
 from market.console.events import Feed
 from market.console.market import Market
 from market.console.metrics import exposition
+from market.console.readiness import readiness
 from market.console.rendering import static_file
 from market.console.security import Grants, Guard, Protected, Viewer
 from market.service.store.audit import AuditLog
@@ -91,7 +93,21 @@ def create_app(
 
     @app.get("/healthz", include_in_schema=False)
     def healthy() -> Response:
+        """This process answers."""
         return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz", include_in_schema=False)
+    def ready() -> Response:
+        """The markets run and have what they need. It is for everybody, so it tells no more than that."""
+        now = time.time()
+        found = {name: readiness(market, now) for name, market in markets.items()}
+        running = {name: state for name, state in found.items() if state is not None}
+        all_ready = all(state.ready for state in running.values())
+        content = {
+            "status": "ready" if all_ready else "not ready",
+            "markets": {name: {c.name: c.ok for c in state.checks} for name, state in running.items()},
+        }
+        return JSONResponse(content, 200 if all_ready else 503, headers={"Cache-Control": "no-store"})
 
     def refuse(request: Request, wait_s: float) -> Response:
         after = {"Retry-After": str(int(wait_s) + 1)}

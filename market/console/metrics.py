@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from market.console.market import Market
-from market.service.store import views
+from market.console.readiness import readiness
+from market.service.store import alarms, disputes, health, instructions, views
 
 HELP = {
     "peergrid_market_clock_seconds": "the market's clock at its last change of state",
@@ -17,6 +19,13 @@ HELP = {
     "peergrid_traded_wh": "traded between neighbours in the newest cleared interval",
     "peergrid_limits_bound": "limits that bind in the newest cleared interval",
     "peergrid_suspended_intervals": "suspended intervals of the newest day",
+    "peergrid_ready": "1 where the market runs and has what it needs",
+    "peergrid_part_ok": "1 where that part of a running market is as it should be",
+    "peergrid_clearing_age_seconds": "from the newest cleared interval's start to the market's clock",
+    "peergrid_alarms": "how often something went wrong, by kind, since the market began",
+    "peergrid_waiting": "messages and notices that have not left yet",
+    "peergrid_instructions_waiting": "what operators asked and the market has not looked at",
+    "peergrid_disputes_open": "disputes that nobody has decided on",
 }
 
 
@@ -39,9 +48,23 @@ def _samples(market: Market) -> Iterable[tuple[str, list[str], float]]:
         day = market.day(connection)
         lines = market.lines(connection, *day) if day else []
         batches = views.batch_counts(connection)
+        raised = alarms.alarms(connection)
+        waiting = health.waiting(connection)
+        asked = len(instructions.waiting(connection))
+        disputed = sum(one.closed_at is None for one in disputes.everything(connection))
     if now is not None:
         yield "peergrid_market_clock_seconds", [], now
     yield "peergrid_data_age_seconds", [], max(0.0, time.time() - market.stored.written_at())
+    yield from _readiness(market)
+    counts = Counter[str]()
+    for alarm in raised:
+        counts[alarm.kind] += alarm.count
+    for kind, count in counts.items():
+        yield "peergrid_alarms", [f'kind="{kind}"'], count
+    for place, count in waiting.items():
+        yield "peergrid_waiting", [f'for="{place}"'], count
+    yield "peergrid_instructions_waiting", [], asked
+    yield "peergrid_disputes_open", [], disputed
     states: dict[str, int] = {}
     for line in lines:
         states[line.state] = states.get(line.state, 0) + 1
@@ -66,3 +89,14 @@ def _samples(market: Market) -> Iterable[tuple[str, list[str], float]]:
                 yield "peergrid_price_ueur_per_kwh", [f'of="{bound}"'], price
         yield "peergrid_traded_wh", [], newest.traded_wh
         yield "peergrid_limits_bound", [], newest.bound
+
+
+def _readiness(market: Market) -> Iterable[tuple[str, list[str], float]]:
+    found = readiness(market, time.time())
+    if found is None:
+        return
+    yield "peergrid_ready", [], int(found.ready)
+    for check in found.checks:
+        yield "peergrid_part_ok", [f'part="{check.name}"'], int(check.ok)
+    if found.clearing_age_s is not None:
+        yield "peergrid_clearing_age_seconds", [], found.clearing_age_s

@@ -102,6 +102,11 @@ class Gateway:
         """Takes in what comes from now on, the gates standing as they did; until then the broker keeps it."""
         self._reader = asyncio.create_task(self._read(), name="gateway")
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a broker now."""
+        return self._session.connected.is_set()
+
     async def news(self, timeout_s: float) -> None:
         """Waits until another batch has been taken in, ``timeout_s`` at most."""
         assert self._reader is not None

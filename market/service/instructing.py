@@ -17,7 +17,16 @@ from market.accounts.timeofuse import TimeOfUse
 from market.messages.models import Tariff
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling, held
-from market.service.store import Store, disputes, input_journal, instructions, intervals, money, terms
+from market.service.store import (
+    Store,
+    disputes,
+    input_journal,
+    instructions,
+    intervals,
+    money,
+    notices,
+    terms,
+)
 from market.service.store.input_journal import decision
 
 
@@ -135,6 +144,7 @@ class Instructing:
         self._hold(tx, start, meter, held_neur)
         if state != "DISPUTED":
             intervals.advance(tx, start, "DISPUTED", at, reason)
+        notices.tell(tx, at, "dispute", f"{meter} {start}", reason)
 
     def _resolve(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
         """Ends a dispute: ``upheld`` with what the meter should have said, or ``dismissed``."""

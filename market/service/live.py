@@ -14,6 +14,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import DatabaseError
+
 from contracts.chain import ContractRevertError
 from grid.errors import ChainError, SolverError, StoreError
 from market.accounts.metering import BOUNDARY_TOLERANCE_S
@@ -23,11 +25,12 @@ from market.service.lease_holder import LeaseHolder
 from market.service.ports import never
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
-from market.service.store import alarms, intervals
+from market.service.store import alarms, health, intervals
 from market.service.store.alarms import AlarmKind
 
 _LOOK_S = 1.0
 """Real seconds between two looks at instructions and clock."""
+_HEALTH_S = 5.0
 _CHAIN_LOOK_S = 2.0
 _CHAIN_RETRY_MAX_S = 60.0
 _MISSED_MAX = 20_000
@@ -42,6 +45,8 @@ class LiveMarket(Engine):
     _clock: WallClock
     _blocked = ""
     """Why no gate opens; empty while they do."""
+    _chain_trouble = ""
+    """What the last attempt to reach the chain ended with; empty when it went well."""
     _stepped_s = 0
     """How far the machine's clock was set away from the market's."""
     _watched = 0
@@ -62,6 +67,7 @@ class LiveMarket(Engine):
             await self._announce(reopened, "OPEN")
         ended = asyncio.Event()
         chain = asyncio.create_task(self._settle_on_chain(ended), name="chain")
+        heartbeat = asyncio.create_task(self._note_health(), name="health")
         try:
             while not stop.is_set():
                 await self._look()
@@ -69,7 +75,8 @@ class LiveMarket(Engine):
         finally:
             # A thread cannot be stopped: what it signed is in the journal, wait until it has let go.
             ended.set()
-            await asyncio.gather(chain, return_exceptions=True)
+            heartbeat.cancel()
+            await asyncio.gather(chain, heartbeat, return_exceptions=True)
 
     def _reopen(self) -> int | None:
         """The gate that a former process left open stands as it did; its interval."""
@@ -213,17 +220,28 @@ class LiveMarket(Engine):
                 if standing != self._standing:
                     self._standing = standing
                     await self._keep_books()
-                self._blocked, wait_s = "", _CHAIN_LOOK_S
+                self._blocked, self._chain_trouble, wait_s = "", "", _CHAIN_LOOK_S
             except ChainError as error:
                 if isinstance(error, ContractRevertError):
                     # Nobody can pay this batch: no order is taken until somebody has.
                     self._blocked = f"settlement waits: {error}"
+                self._chain_trouble = str(error)
                 self._alarm("chain", "chain", str(error))
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), wait_s)
 
     # Telling
+
+    async def _note_health(self) -> None:
+        """Tells those who only see the database that the market lives, and what it has of what it needs."""
+        while True:
+            now, connected = self._clock.now(), self._gateway.is_connected
+            with contextlib.suppress(DatabaseError, StoreError), self._store.transaction() as tx:
+                health.note(tx, now, health.MARKET, True)
+                health.note(tx, now, health.BROKER, connected, "" if connected else "there is no connection")
+                health.note(tx, now, health.CHAIN, not self._chain_trouble, self._chain_trouble)
+            await asyncio.sleep(_HEALTH_S)
 
     def _alarm(self, kind: AlarmKind, subject: str, words: str) -> None:
         with self._store.transaction() as tx:

@@ -23,7 +23,7 @@ from market.service.parse import topic_of
 from market.service.ports import Document, Physics, Sent, Signing
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling
-from market.service.store import Store, input_journal, inputs, intervals, money, outbox, terms
+from market.service.store import Store, input_journal, inputs, intervals, money, notices, outbox, terms
 from market.service.store.input_journal import decision
 
 
@@ -166,6 +166,8 @@ class Steps:
             intervals.add_awards(tx, awards)
             outbox.put_all(tx, messages)
             intervals.advance(tx, start, record.status.upper(), at, record.reason or "")
+            if record.status == "suspended":
+                notices.tell(tx, at, "suspended", "trading", f"interval {start}: {record.reason}")
             input_journal.add(tx, decision(at, "clear", start, content=content))
         return len(awards)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from market.service.store.schema import health
+from market.service.store.schema import clearing, delivery, health, outbox
 
 MARKET, BROKER, CHAIN = "market", "broker", "chain"
 
@@ -40,3 +40,18 @@ def note(tx: Connection, at: int, part: str, ok: bool, detail: str = "") -> None
 def parts(connection: Connection) -> dict[str, Part]:
     rows = connection.execute(select(health))
     return {row.part: Part(**{**row._asdict(), "ok": bool(row.ok)}) for row in rows}
+
+
+def newest_cleared(connection: Connection) -> int | None:
+    """The newest interval that was cleared or suspended."""
+    found: int | None = connection.execute(select(func.max(clearing.c.interval_start))).scalar()
+    return found
+
+
+def waiting(connection: Connection) -> dict[str, int]:
+    """How much has not left yet, by where to: messages for the broker, notices that a channel refused."""
+    refused = select(func.count()).select_from(delivery).where(delivery.c.sent_at.is_(None))
+    return {
+        "broker": connection.execute(select(func.count()).select_from(outbox)).scalar_one(),
+        "alerts": connection.execute(refused).scalar_one(),
+    }

@@ -1,0 +1,188 @@
+"""``/readyz`` is true: about the database, the market's process, its lease, broker, chain and clearing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from market.cli.main import run
+from market.console.app import create_app
+from market.console.market import Market
+from market.console.readiness import SILENT_S, readiness
+from market.messages.models import Tariff
+from market.service.store import Store, health, intervals, leases
+from meters.broker import Broker
+from tests.cli.test_service import NAME, Service
+from tests.operations.test_alerts import Receiver, private
+
+AT = 1_800_000_000 // 900 * 900
+FEEDER = "pandapower:panda_four_load_branch"
+IDENTITY = {"feeder": "lane", "feeder_name": FEEDER, "minutes": "15"}
+TARIFF = Tariff(import_price=300_000, export_price=80_000, floor=-500_000, cap=2_000_000)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    path = tmp_path / "market.sqlite"
+    with Store(path, IDENTITY) as store, store.transaction() as tx:
+        assert leases.take(tx, "this process", None)
+        for part in (health.MARKET, health.BROKER, health.CHAIN):
+            health.note(tx, AT, part, True)
+    return path
+
+
+def changed(path: Path, act: Callable[[Any], None]) -> None:
+    with Store(path, {}) as store, store.transaction() as tx:
+        act(tx)
+
+
+def found(path: Path, later_s: float = 0) -> dict[str, bool] | None:
+    market = Market(path)
+    try:
+        state = readiness(market, time.time() + later_s)
+        return None if state is None else {check.name: check.ok for check in state.checks}
+    finally:
+        market.close()
+
+
+def opened(tx: Any, start: int) -> None:
+    intervals.open_interval(
+        tx, interval_start=start, minutes=15, opens_at=start - 900, closes_at=start - 300, tariff=TARIFF
+    )
+
+
+def test_a_market_with_all_it_needs_is_ready(place: Path) -> None:
+    state = found(place)
+    assert state == dict.fromkeys(("database", "market", "lease", "broker", "chain", "clearing"), True)
+
+
+@pytest.mark.parametrize(
+    ("part", "act"),
+    [
+        ("broker", lambda tx: health.note(tx, AT, health.BROKER, False, "there is no connection")),
+        ("chain", lambda tx: health.note(tx, AT, health.CHAIN, False, "the node cannot be reached")),
+        ("lease", leases.give_back),
+        ("clearing", lambda tx: opened(tx, AT - 1800)),
+    ],
+)
+def test_what_is_missing_is_told_by_name_and_nothing_else(
+    place: Path, part: str, act: Callable[[Any], None]
+) -> None:
+    changed(place, act)
+    state = found(place)
+    assert state is not None and [name for name, ok in state.items() if not ok] == [part]
+
+
+def test_a_market_that_is_silent_is_not_ready_and_nothing_of_it_is_known(place: Path) -> None:
+    assert found(place, SILENT_S - 5) == found(place)
+    state = found(place, SILENT_S + 5)
+    assert state is not None and [name for name, ok in state.items() if ok] == ["database", "lease"]
+
+
+def test_a_stored_day_has_no_process_to_be_ready(tmp_path: Path) -> None:
+    with Store(tmp_path / "day.sqlite", IDENTITY):
+        pass
+    assert found(tmp_path / "day.sqlite") is None
+
+
+@pytest.fixture
+def services() -> Iterator[list[Service]]:
+    started: list[Service] = []
+    yield started
+    for service in started:
+        service.kill()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def configured(tmp_path: Path, broker_port: int, hook: str) -> Path:
+    config = tmp_path / "market.toml"
+    assert run(["init", FEEDER, "--out", str(config)]) == 0
+    text = config.read_text()
+    for old, new in {
+        "[broker]\n": f'[broker]\nhost = "127.0.0.1"\nport = {broker_port}\n',
+        "[console]\nport = 8440\n": "",
+        "# [alerts.webhook]\n# url_file": "[alerts.webhook]\nurl_file",
+        "clearing_s = 120": "clearing_s = 300",
+        "clock_skew_s = 60": "clock_skew_s = 900",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    private(tmp_path / "webhook.url", hook)
+    return config
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
+    """Asks a console over the running market's database, as a monitoring system does."""
+    clients: list[httpx.AsyncClient] = []
+
+    async def ready() -> tuple[int, dict[str, bool]]:
+        if not clients:
+            app = create_app([tmp_path / "market" / NAME / "market.sqlite"])
+            transport = httpx.ASGITransport(app=app)
+            clients.append(httpx.AsyncClient(transport=transport, base_url="http://localhost"))
+        answer = await clients[0].get("/readyz")
+        return answer.status_code, answer.json()["markets"].get(NAME, {})
+
+    yield ready
+    for client in clients:
+        metrics = (await client.get("/metrics")).text
+        assert f'peergrid_part_ok{{feeder="{NAME}",part="broker"}}' in metrics
+        await client.aclose()
+
+
+async def test_a_running_market_is_ready_until_its_broker_is_away_and_again_after(
+    tmp_path: Path, services: list[Service], receiver: Receiver, client: Callable[[], Any]
+) -> None:
+    port = free_port()
+    config = configured(tmp_path, port, receiver.url)
+
+    async def until(wanted: Callable[[int, dict[str, bool]], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not wanted(*await client()):
+            assert time.monotonic() < deadline, (await client(), services[0].words())
+            await asyncio.sleep(0.2)
+
+    async with Broker(port=port):
+        services.append(Service(config, "one"))
+        await asyncio.to_thread(services[0].until, lambda event: event["event"] == "cleared")
+        await until(lambda status, parts: status == 200 and all(parts.values()))
+    await until(lambda status, parts: status == 503 and not parts["broker"] and parts["database"])
+    async with Broker(port=port):
+        await until(lambda status, parts: status == 200)
+        asked = ["operate", "suspend", str(config), "--reason", "a fault on the line"]
+        assert await asyncio.to_thread(run, asked) == 0
+        deadline = time.monotonic() + 60
+        while not any(b"a fault on the line" in body for _, body in receiver.got):
+            assert time.monotonic() < deadline, services[0].words()
+            await asyncio.sleep(0.2)
+        services[0].send(signal.SIGTERM)
+        assert await asyncio.to_thread(services[0].ended) == 0
+    told = [json.loads(body) for _, body in receiver.got]
+    assert len({one["id"] for one in told}) == len(told), "each once"
+    status, parts = await client()
+    assert status == 503 and not parts["lease"], "it gave its lease back"
+    assert "a-very-secret-word" not in services[0].words()
