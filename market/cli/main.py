@@ -34,6 +34,7 @@ COMMANDS = {
     "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),
     "run": ("market.cli.run_command", "Run markets on the wall clock."),
     "status": ("market.cli.status", "Show the intervals that are not final."),
+    "statement": ("market.cli.statement.command", "Write the month's statement of every account."),
     "verify": ("market.cli.verify", "Check a clearing record against its book, by pandapower."),
 }
 

@@ -50,6 +50,22 @@ def databases_of(place: str) -> list[Path | str]:
     return databases
 
 
+def database_at(place: str, feeder: str | None) -> Path | str:
+    """The one database of PLACE, or that of ``feeder``. Raises :class:`InputError` where that is not one."""
+    from market.service.store import money
+
+    found = {}
+    for database in databases_of(place):
+        with looked_into(database) as connection:
+            found[money.market_of(connection)] = database
+    if feeder is None and len(found) > 1:
+        raise InputError.single("--feeder", "", None, f"is needed: one of {', '.join(found)}")
+    chosen = feeder or next(iter(found))
+    if chosen not in found:
+        raise InputError.single("--feeder", "", chosen, f"is none of {', '.join(found)}")
+    return found[chosen]
+
+
 @contextmanager
 def looked_into(database: Path | str) -> Iterator[Connection]:
     """A view of a database that writes nothing: it tells how a market stands whose disk is full, too."""

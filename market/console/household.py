@@ -17,19 +17,12 @@ from market.auction.explain import explain
 from market.console.market import Market
 from market.drawing.plot import Size, day_plot
 from market.messages.models import Tariff
-from market.service.store import views
+from market.service import statements
+from market.service.store import booked, views
 from market.service.store.tables import TABLES
 
 Figures = tuple[str, str]
 SIZES = (Size(1040, 230), Size(340, 210))
-KINDS = {
-    "award": "Flexible energy, at the price of its bus",
-    "firm": "Firm energy, at the price of its bus",
-    "imbalance": "Energy beside the award",
-    "held": "Held until the registers are read",
-    "retail": "Energy at the retail tariffs",
-    "carried": "Energy that the retailer bills by itself",
-}
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
     that households drew; on the rest it pays the local fee instead.
     """
     account = household(meter)
-    postings = views.postings_by_kind(connection, account, since, until)
+    made = statements.statement(connection, account, since, until, booked.flows(connection, since, until))
     drawn = views.drawn_by_interval(connection, since, until)
     retail = import_wh = export_wh = fees_saved = counted = provisional = 0
     for row in views.meter_day(connection, meter, since, until):
@@ -92,11 +85,8 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
     accounts = {row[0]: row for row in TABLES["accounts"].rows(connection, 0, 0)}
     _, _, deposit_ueur, ledger_neur, settled_ueur = accounts[account]
     return Statement(
-        lines=[
-            (str(KINDS.get(row["kind"], row["kind"])), row["energy_wh"], row["amount_neur"])
-            for row in postings
-        ],
-        total_neur=sum(row["amount_neur"] for row in postings),
+        lines=[(line.words, line.energy_wh, line.amount_neur) for line in made.lines],
+        total_neur=made.total_neur,
         retail_neur=retail,
         import_wh=import_wh,
         export_wh=export_wh,

@@ -328,15 +328,6 @@ def readings_of(connection: Connection, address: str, since: int, until: int) ->
     )
 
 
-def postings_by_kind(connection: Connection, account: str, since: int, until: int) -> Rows:
-    return _rows(
-        connection,
-        "SELECT kind, SUM(amount_neur) AS amount_neur, SUM(energy_wh) AS energy_wh FROM posting"
-        " WHERE account = ? AND interval_start >= ? AND interval_start < ? GROUP BY kind ORDER BY kind",
-        (account, since, until),
-    )
-
-
 def households(connection: Connection, since: int, until: int) -> Rows:
     """Every household with what was posted for a period, its balance and what its meter says that it is."""
     return _rows(

@@ -1,0 +1,102 @@
+"""Whose statements there are, and what a month is."""
+
+from __future__ import annotations
+
+import re
+from calendar import month_name
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from sqlalchemy import Connection
+
+from grid.errors import InputError
+from market.service.store import booked
+
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+
+
+@dataclass(frozen=True)
+class About:
+    """An account and, of a household, its meter, its wallet and where it stands."""
+
+    account: str
+    meter: str = ""
+    owner: str = ""
+    connection_point: str = ""
+
+    @property
+    def slug(self) -> str:
+        """As it stands in file names."""
+        return re.sub(r"[^a-z0-9]+", "-", (self.connection_point or self.account).lower()).strip("-")
+
+    @property
+    def title(self) -> str:
+        return f"Household at {self.connection_point}" if self.meter else f"Account “{self.account}”"
+
+
+@dataclass(frozen=True)
+class Period:
+    """A month: ``key`` as ``2026-10``, ``[since, until)`` in Unix seconds."""
+
+    key: str
+    since: int
+    until: int
+    zone: ZoneInfo
+
+    @property
+    def words(self) -> str:
+        year, month = self.key.split("-")
+        return f"{month_name[int(month)]} {year}"
+
+    def local(self, moment: int) -> datetime:
+        return datetime.fromtimestamp(moment, self.zone)
+
+
+def everybody(connection: Connection) -> list[About]:
+    """All accounts, households by where they stand."""
+    homes = booked.households(connection)
+    found = [About(account, *homes.get(account, ())) for account in booked.accounts(connection)]
+    return sorted(found, key=lambda one: (one.meter == "", one.connection_point, one.account))
+
+
+def chosen(everyone: list[About], names: tuple[str, ...]) -> list[About]:
+    """The accounts with these names; all where there is no name. Raises :class:`InputError`."""
+    if not names:
+        return everyone
+    found = []
+    for name in names:
+        matches = [a for a in everyone if name.lower() in (a.account, a.meter, a.connection_point.lower())]
+        if not matches:
+            raise InputError.single("--account", "", name, "is no account, meter or connection point here")
+        found += matches
+    return found
+
+
+def period_of(month: str | None, zone_name: str, last_start: int) -> Period:
+    """A month by its name, or the one that an interval starts in. Raises :class:`InputError`."""
+    try:
+        zone = ZoneInfo(zone_name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InputError.single("--zone", "", zone_name, "is no time zone, such as Europe/Berlin") from None
+    text = month or f"{datetime.fromtimestamp(last_start, zone):%Y-%m}"
+    found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", text)
+    if found is None or found[1] == "0000":
+        raise InputError.single("--month", "", text, "is no month, such as 2026-10")
+    year, number = int(found[1]), int(found[2])
+    first = datetime(year, number, 1, tzinfo=zone)
+    following = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=zone)
+    return Period(text, int(first.timestamp()), int(following.timestamp()), zone)
