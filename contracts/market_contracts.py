@@ -187,6 +187,10 @@ class MarketContracts:
         """All announced withdrawals that are not paid, µEUR."""
         return self._escrow.integer("pendingTotal")
 
+    def withdrawal_delay_s(self) -> int:
+        """How long after its announcement a withdrawal is paid."""
+        return self._escrow.integer("withdrawalDelay")
+
     def paused(self) -> bool:
         (paused,) = self._escrow.read("paused")
         return bool(paused)

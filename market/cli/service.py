@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +38,7 @@ from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
 from market.service.ports import Physics, Settler
 from market.service.settings import MarketSettings, Member, Role, Treasury
-from market.service.settler import ContractSettler
+from market.service.settler import ContractSettler, LateSettler
 from market.service.solver import SolverProcess
 from market.service.store import Store, health, input_journal
 from market.service.store.journal import StoreJournal
@@ -173,7 +173,7 @@ async def opened(
     """One market with all its parts; None where it was told to stop before it was its turn."""
     market, clock = place.market, place.clock
     async with AsyncExitStack() as parts:
-        world = await asyncio.to_thread(simulated_world, market) if market.simulation else None
+        world = await asyncio.to_thread(simulated_world, market, place.base) if market.simulation else None
         feeder = world.feeder if world else await asyncio.to_thread(open_feeder, market.feeder, place.base)
         identity = _settings(market, 0, {}, world).identity()
         store = parts.enter_context(Store(place.database, identity, upgrade=place.upgrade))
@@ -195,8 +195,8 @@ async def opened(
         else:
             members = read_members(place.base / (market.members or ""), _bus_of(feeder))
             signer = read_key(place.base / (market.key or ""))
-            domain, settler = parts.enter_context(_on_a_node(place, store))
-        solver = await asyncio.to_thread(parts.enter_context, SolverProcess(market.feeder))
+            domain, settler = _on_a_node(place, store)
+        solver = await asyncio.to_thread(parts.enter_context, SolverProcess(market.feeder, base=place.base))
         gateway = Gateway(
             settings=settings,
             members=members,
@@ -219,7 +219,7 @@ async def opened(
             store=store,
             gateway=gateway,
             clock=clock,
-            physics=physics(feeder, market),
+            physics=physics(feeder, market, place.base),
             settler=settler,
             progress=lambda _: None,
             solver=solver,
@@ -227,16 +227,16 @@ async def opened(
         )
 
 
-def physics(feeder: Feeder, market: MarketSection) -> Physics:
+def physics(feeder: Feeder, market: MarketSection, base: Path) -> Physics:
     """The feeder, with forecasts by its profiles for those without an order."""
-    profiles = year_profiles(market.feeder)
+    profiles = year_profiles(market.feeder, base)
     simulation = market.simulation
     wishes = simulation.households if simulation else HouseholdSettings()
     homes = households(profiles, wishes, simulation.seed if simulation else 0)
-    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale, 60 * market.minutes)
+    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale, 60 * market.minutes, base)
 
 
-def simulated_world(market: MarketSection) -> World:
+def simulated_world(market: MarketSection, base: Path) -> World:
     assert market.simulation is not None
     settings = Settings(
         name=market.name,
@@ -251,7 +251,7 @@ def simulated_world(market: MarketSection) -> World:
             settle_every=market.settle_every,
         ),
     )
-    return build_world(settings, None)
+    return build_world(settings, base)
 
 
 def _settings(
@@ -295,17 +295,19 @@ def _bus_of(feeder: Feeder) -> dict[str, int]:
     return elements | {f"bus:{bus}": bus for bus in elements.values()}
 
 
-@contextmanager
-def _on_a_node(place: Place, store: Store) -> Iterator[tuple[Domain, Settler]]:
+def _on_a_node(place: Place, store: Store) -> tuple[Domain, Settler]:
     chosen = place.market.chain
     assert chosen is not None
     deployment = Deployment.read(place.base / chosen.deployment)
-    chain = RpcChain(chosen.rpc)
-    deployment.check(chain)
     key: Signer = read_key(place.base / chosen.settler_key)
-    sender = Sender(chain, key, StoreJournal(store), Patience(confirmations=chosen.confirmations or None))
-    settler = ContractSettler(MarketContracts(chain, deployment), sender, place.market.name, None)
-    yield Domain(chain.chain_id, deployment.registry), settler
+
+    def settler() -> Settler:
+        chain = RpcChain(chosen.rpc)
+        contracts = MarketContracts(chain, deployment)
+        sender = Sender(chain, key, StoreJournal(store), Patience(confirmations=chosen.confirmations or None))
+        return ContractSettler(contracts, sender, place.market.name, None)
+
+    return Domain(deployment.chain_id, deployment.registry), LateSettler(settler)
 
 
 def _fleet(

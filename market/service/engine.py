@@ -19,7 +19,7 @@ from market.messages.models import Gate, GateState
 from market.messages.signing import Domain, Signer
 from market.service.clock import Clock
 from market.service.gateway import Gateway
-from market.service.ports import ChainBooks, Physics, Progress, Settler, Stage
+from market.service.ports import ChainBooks, Physics, Progress, Settler, Stage, Standing
 from market.service.settings import MarketSettings
 from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
@@ -65,9 +65,12 @@ class Engine:
         )
         self._settling = self._steps.settling
         self._progress = progress
-        self._standing = settler.standing()
+        self._standing = self._first_standing()
         self._books: ChainBooks | None = None
         self._steps.begin(clock.now())
+
+    def _first_standing(self) -> Standing:
+        return self._settler.standing()
 
     # Gates
 

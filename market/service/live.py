@@ -22,7 +22,7 @@ from market.accounts.metering import BOUNDARY_TOLERANCE_S
 from market.service.clock import WallClock
 from market.service.engine import Engine
 from market.service.lease_holder import LeaseHolder
-from market.service.ports import never
+from market.service.ports import Standing, never
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
 from market.service.store import alarms, health, intervals
@@ -33,6 +33,9 @@ _LOOK_S = 1.0
 _HEALTH_S = 5.0
 _CHAIN_LOOK_S = 2.0
 _CHAIN_RETRY_MAX_S = 60.0
+_NOTED_S = 6 * 3600
+"""What the chain says of deposits is journalled at least so often, in market time."""
+_NEVER = -(2**62)
 _MISSED_MAX = 20_000
 """Intervals that are made up for; more were missed only where a clock is wrong."""
 
@@ -52,10 +55,31 @@ class LiveMarket(Engine):
     _watched = 0
     """The boundary at which it is known who was read."""
 
+    _standing_at = _NEVER
+    """When the chain last told how accounts stand."""
+    _noted: Standing | None = None
+    _noted_at = _NEVER
+    """What of that was last journalled, and when."""
+
     def __init__(self, *, solver: SolverProcess, lease: LeaseHolder, **parts: Any) -> None:
         super().__init__(**parts)
         self._solver = solver
         self._lease = lease
+        if self._standing != self._noted:
+            self._note_standing()
+
+    def _first_standing(self) -> Standing:
+        """Without a chain, what it said last."""
+        self._noted_at, self._noted = self._steps.noted_standing() or (_NEVER, None)
+        try:
+            standing, self._standing_at = super()._first_standing(), self._clock.now()
+        except ChainError as error:
+            if self._noted is None:
+                raise
+            self._standing_at, self._standing = self._noted_at, self._noted
+            self._without_chain(str(error))
+            return self._noted
+        return standing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Raises what it cannot go on after: start it again on the same database."""
@@ -216,20 +240,42 @@ class LiveMarket(Engine):
         while not ended.is_set():
             try:
                 await self._send_batches(self._clock.now())
+                asked_at = self._clock.now()
                 standing = await asyncio.to_thread(self._settler.standing)
-                if standing != self._standing:
-                    self._standing = standing
+                self._standing_at = asked_at
+                self._standing = standing
+                if standing != self._noted:
+                    self._note_standing()
                     await self._keep_books()
+                elif asked_at > self._noted_at + _NOTED_S:
+                    self._note_standing()
                 self._blocked, self._chain_trouble, wait_s = "", "", _CHAIN_LOOK_S
             except ChainError as error:
                 if isinstance(error, ContractRevertError):
                     # Nobody can pay this batch: no order is taken until somebody has.
                     self._blocked = f"settlement waits: {error}"
                 self._chain_trouble = str(error)
-                self._alarm("chain", "chain", str(error))
+                self._without_chain(str(error))
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), wait_s)
+
+    def _without_chain(self, words: str) -> None:
+        """Orders go on by what was last known of deposits, until what somebody may have withdrawn since then
+        could be paid out before they are settled.
+        """
+        self._alarm("chain", "chain", words)
+        if self._clock.now() + self._until_settled_s() > self._standing_at + self._standing.liable_s:
+            self._blocked = f"the chain has been away since {self._standing_at}: deposits may be gone"
+
+    def _until_settled_s(self) -> int:
+        """From a gate's opening to the batch that has its interval."""
+        of = self._settings
+        return 2 * of.seconds + of.metering_s + of.settled_every_s
+
+    def _note_standing(self) -> None:
+        self._noted, self._noted_at = self._standing, self._clock.now()
+        self._steps.note_standing(self._noted, self._noted_at)
 
     # Telling
 

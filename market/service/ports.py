@@ -69,11 +69,13 @@ class Standing:
 
     ``equity_ueur`` is what they deposited less what they announced to withdraw, µEUR: deposits count when
     they are final, withdrawals at once. ``debts_ueur`` is what they owe to the guarantee: these are barred
-    from ordering until they have repaid.
+    from ordering until they have repaid. ``liable_s`` is how long after this was told all of it can still be
+    debited: what is announced later is paid out no sooner.
     """
 
     equity_ueur: Mapping[str, int]
     debts_ueur: Mapping[str, int]
+    liable_s: int = 0
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,11 @@ class MarketSettings(_Part):
         """The length of an interval, s."""
         return 60 * self.minutes
 
+    @property
+    def settled_every_s(self) -> int:
+        """How much time a settlement batch covers, s."""
+        return {"interval": self.seconds, "hour": 3600, "day": 86_400}[self.settle_every]
+
     def start_of(self, index: int) -> int:
         """Start of the ``index``-th interval, Unix seconds."""
         return self.first_interval_start + index * self.seconds

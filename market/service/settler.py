@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from contracts.escrow_events import Movements
 from contracts.market_contracts import MarketContracts
 from contracts.sender import Sender
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
-from market.service.ports import ChainBooks, Sent, Standing
+from market.service.ports import ChainBooks, Sent, Settler, Standing
 
 _LOOKS_MAX = 3
 
@@ -31,6 +31,7 @@ class ContractSettler:
         self._block_clock = block_clock
         self._counted = Movements()
         self._next_block = contracts.deployment.first_block
+        self._liable_s: int | None = None
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
@@ -47,7 +48,10 @@ class ContractSettler:
         # What is not final yet counts where it is to an account's disadvantage.
         newest = self._contracts.movements(self._next_block, self._contracts.block_number())
         equity.update(newest.lost_ueur)
-        return Standing(equity, self._contracts.debts(sorted(self._counted.short | newest.short)))
+        if self._liable_s is None:
+            self._liable_s = self._contracts.withdrawal_delay_s()
+        debts = self._contracts.debts(sorted(self._counted.short | newest.short))
+        return Standing(equity, debts, self._liable_s)
 
     def credit_moved(self) -> Mapping[str, int]:
         self._count()
@@ -94,3 +98,39 @@ class ContractSettler:
                 address: (one.amount_ueur, one.due_at) for address, one in pending.items() if one.amount_ueur
             },
         )
+
+
+class LateSettler:
+    """A settler whose node may be away when the market begins: ``opened`` makes it, at the first call that
+    reaches the node, and raises :class:`grid.errors.ChainError` until then.
+    """
+
+    def __init__(self, opened: Callable[[], Settler]) -> None:
+        self._opened = opened
+        self._known: Settler | None = None
+
+    def _settler(self) -> Settler:
+        if self._known is None:
+            self._known = self._opened()
+        return self._known
+
+    def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
+        return self._settler().settle(sequence, root, positions, at)
+
+    def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
+        return self._settler().lost(batches)
+
+    def standing(self) -> Standing:
+        return self._settler().standing()
+
+    def credit_moved(self) -> Mapping[str, int]:
+        return self._settler().credit_moved()
+
+    def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
+        return self._settler().balances(addresses)
+
+    def total_supply(self) -> int:
+        return self._settler().total_supply()
+
+    def books(self) -> ChainBooks:
+        return self._settler().books()

@@ -36,7 +36,6 @@ from market.service.store.input_journal import decision
 
 # How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
 _INTERPOLATION_INTERVALS = 4
-_PERIOD_S = {"hour": 3600, "day": 86400}
 
 # A reorganisation that reaches further back than these batches is for people, not for a program.
 _BATCHES_LOOKED_AT_AGAIN = 32
@@ -242,8 +241,7 @@ class Settling:
         return self._known[start]
 
     def _is_due(self, start: int) -> bool:
-        period_s = _PERIOD_S.get(self._settings.settle_every, self._settings.seconds)
-        return (start + self._settings.seconds) % period_s == 0
+        return (start + self._settings.seconds) % self._settings.settled_every_s == 0
 
     def _energies(
         self,

@@ -20,7 +20,7 @@ from market.messages.signing import Domain
 from market.service import orderbook
 from market.service.instructing import Instructing
 from market.service.parse import topic_of
-from market.service.ports import Document, Physics, Sent, Signing
+from market.service.ports import Document, Physics, Sent, Signing, Standing
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling
 from market.service.store import Store, input_journal, inputs, intervals, money, notices, outbox, terms
@@ -172,6 +172,17 @@ class Steps:
         return len(awards)
 
     # Chain
+
+    def note_standing(self, standing: Standing, at: int) -> None:
+        """What orders are judged by from now on; it is known again after a restart without a chain."""
+        with self._store.transaction() as tx:
+            input_journal.add(tx, decision(at, "standing", content=vars(standing)))
+
+    def noted_standing(self) -> tuple[int, Standing] | None:
+        """What was noted last, and when."""
+        with self._store.reading() as connection:
+            entry = input_journal.newest(connection, "standing")
+        return None if entry is None else (entry.at, Standing(**entry.document()))
 
     def finish(self, sequence: int, sent: Sent, at: int) -> None:
         """A batch is final on the chain."""

@@ -27,6 +27,7 @@ Kind = Literal[
     "batch",  # of what was left over at the end
     "final",  # what the chain said
     "lost",  # a final batch that a reorganisation took off the chain
+    "standing",  # what the chain said of deposits and debts: what orders were judged by
     "instruction",
 ]
 _ROWS_AT_ONCE = 1000
