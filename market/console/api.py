@@ -6,7 +6,7 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from market.console import actions, events, trading
 from market.console.errors import MEDIA_TYPE, RESPONSES, Problem
-from market.console.frames import frame
+from market.console.frames import Form, write
 from market.console.market import Market
 from market.console.metrics import exposition
 from market.console.network import day_values
@@ -293,7 +293,7 @@ def _add_table(table: Table) -> None:
         request: Request,
         feeder: Feeder,
         _: Viewer,
-        form: Literal["csv", "parquet"],
+        form: Form,
         since: Since = 0,
         until: Until = MOMENT_MAX,
     ) -> Response:
@@ -302,14 +302,10 @@ def _add_table(table: Table) -> None:
             span = views.span(connection) or (0, 0)
             if table.timed and min(until, span[1] + 86_400) - max(since, span[0]) > EXPORT_SPAN_MAX_S:
                 raise HTTPException(422, "since, until: an export holds 400 days at most")
-            found = frame(connection, table, since, until)
-        if form == "csv":
-            content, media_type = found.to_csv(index=False).encode(), "text/csv; charset=utf-8"
-        else:
             buffer = io.BytesIO()
-            found.to_parquet(buffer, index=False, engine="pyarrow", compression="zstd")
-            content, media_type = buffer.getvalue(), "application/vnd.apache.parquet"
-        response = tagged(request, content, media_type)
+            write(connection, table, since, until, form, buffer)
+        media_type = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}[form]
+        response = tagged(request, buffer.getvalue(), media_type)
         response.headers["Content-Disposition"] = f'attachment; filename="{market.name}-{table.name}.{form}"'
         return response
 

@@ -6,7 +6,7 @@ is read between ``since`` (included) and ``until`` (left out).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,6 +44,14 @@ class Table:
             {"since": since, "until": until, "limit": limit, "offset": offset},
         )
         return [tuple(row) for row in found]
+
+    def parts(
+        self, connection: Connection, since: int, until: int, rows_max: int
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """The same rows, some at a time."""
+        found = connection.exec_driver_sql(self.select, {"since": since, "until": until})
+        for part in found.partitions(rows_max):
+            yield [tuple(row) for row in part]
 
 
 def _int(name: str, says: str, optional: bool = False) -> Column:
