@@ -1,15 +1,6 @@
 // What every page does: local times, tables that sort and filter, live refresh, fragments, print.
 
-const SHAPES = {
-  time: { hour: "2-digit", minute: "2-digit", hour12: false },
-  full: { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", hour12: false },
-  // A market's day is a UTC day: its name must not change with the browser's place.
-  day: { weekday: "short", year: "numeric", month: "short", day: "numeric", timeZone: "UTC" },
-};
-const FORMATS = Object.fromEntries(Object.entries(SHAPES).map(([shape, options]) =>
-  [shape, new Intl.DateTimeFormat(shape === "day" ? navigator.language : "sv-SE", options)]));
-
-export const local = (seconds, shape = "time") => FORMATS[shape].format(new Date(seconds * 1000));
+import { local } from "./local.js";
 
 function localise(root) {
   for (const element of root.querySelectorAll("time[data-shape]:not([data-local])")) {
@@ -97,7 +88,7 @@ async function inject(form) {
   }
 }
 
-export function say(words) {
+function say(words) {
   document.getElementById("said").textContent = words;
 }
 

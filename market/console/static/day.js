@@ -1,5 +1,5 @@
 // The overview's two charts. Colours are the page's own, so they follow light and dark.
-import { local } from "./console.js";
+import { local } from "./local.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const data = () => JSON.parse(document.getElementById("day-data").textContent);

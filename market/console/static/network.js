@@ -1,5 +1,5 @@
 // The feeder over the day: colours, slider, play, one element's values and history, and the table twin.
-import { local } from "./console.js";
+import { local } from "./local.js";
 
 const panel = document.getElementById("network");
 const names = panel && JSON.parse(document.getElementById("names").textContent);
