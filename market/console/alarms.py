@@ -131,10 +131,9 @@ def alarms_of(
         words = f"{detail} ({count} times)" if count > 1 else detail
         link = f"/meters/{subject}" if subject.startswith("0x") else "/alarms"
         add(f"{kind}:{subject}:{last}", "alarm", TITLES[kind], words, last, link)
-    for sequence, state, made_at, *_ in TABLES["batches"].rows(connection, 0, now - PENDING_S):
-        if state == "PENDING":
-            words = "It is not final after an hour on the market's clock."
-            add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")
+    for sequence, made_at in views.batches_waiting(connection, now - PENDING_S):
+        words = "It is not final after an hour on the market's clock."
+        add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")
     books = views.chain_books(connection)
     for title, words in chain_problems(books):
         assert books is not None

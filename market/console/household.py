@@ -12,12 +12,12 @@ from fastapi import HTTPException
 from sqlalchemy import Connection
 
 from market.accounts.ledger import household
+from market.accounts.statement import statement_of
 from market.accounts.tariff import retail_neur
 from market.auction.explain import explain
 from market.console.market import Market
 from market.drawing.plot import Size, day_plot
 from market.messages.models import Tariff
-from market.service import statements
 from market.service.store import booked, views
 from market.service.store.tables import TABLES
 
@@ -66,7 +66,9 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
     that households drew; on the rest it pays the local fee instead.
     """
     account = household(meter)
-    made = statements.statement(connection, account, since, until, booked.flows(connection, since, until))
+    # The opening balance is left out: that is a sum over everything before, and the page does not show it.
+    rows, flows = booked.of_account(connection, account, since, until), booked.flows(connection, since, until)
+    made = statement_of(account, (since, until), 0, rows, flows)
     drawn = views.drawn_by_interval(connection, since, until)
     retail = import_wh = export_wh = fees_saved = counted = provisional = 0
     for row in views.meter_day(connection, meter, since, until):

@@ -28,7 +28,7 @@ SIMULATED_S = 2 * DAY_S
 """A market whose clock is so far behind the machine's, or ahead of it at all, has a clock of its own."""
 AHEAD_S = 120
 ADJUSTED_S = 31 * DAY_S
-BATCHES_MAX = 500
+BATCHES_MAX = 200
 
 
 def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, Any]:

@@ -142,6 +142,15 @@ def recent_batches(connection: Connection, rows_max: int) -> list[dict[str, Any]
     return [dict(row) for row in rows.mappings()]
 
 
+def batches_waiting(connection: Connection, made_before: int) -> list[tuple[int, int]]:
+    """Batches that are not final: sequence and when they were made."""
+    rows = connection.exec_driver_sql(
+        "SELECT sequence, made_at FROM batch WHERE state = 'PENDING' AND made_at < ? ORDER BY sequence",
+        (made_before,),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def gas_total(connection: Connection) -> int:
     """Gas of all batches."""
     gas: int = connection.exec_driver_sql("SELECT COALESCE(SUM(gas), 0) FROM batch").scalar_one()
