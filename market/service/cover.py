@@ -8,7 +8,7 @@ nothing. Who owes to the market's guarantee is barred, whatever it covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from market.accounts.collateral import fuse_worst_neur, shortfall_neur
 from market.accounts.ledger import NEUR_PER_UEUR, household
@@ -19,6 +19,8 @@ from market.service.settings import MarketSettings, Member
 
 
 class Cover:
+    """Meters of one owner are covered by the same wallet, and all that they could owe stands against it."""
+
     def __init__(self, settings: MarketSettings, members: Mapping[str, Member]) -> None:
         self._tariff = settings.tariff
         self._tariffs: dict[int, Tariff] = {}
@@ -26,19 +28,16 @@ class Cover:
         self._members = members
         self._cover_neur: dict[str, int] = {}
         self._debt_ueur: dict[str, int] = {}
-        self._worst_neur: dict[str, dict[int, int]] = {meter: {} for meter in members}
-        self._fuse_neur = self._fuses_neur(settings.tariff)
+        self._worst_neur: dict[str, dict[int, int]] = {}
+        self._meters: dict[str, list[str]] = {}
+        self._low: frozenset[str] = frozenset()
 
-    def _fuses_neur(self, tariff: Tariff) -> dict[str, int]:
-        return {
-            meter: fuse_worst_neur(member.fuse_w, self._minutes, tariff)
-            for meter, member in self._members.items()
-        }
+    def _fuse_neur(self, meters: Iterable[str]) -> int:
+        return sum(fuse_worst_neur(self._members[m].fuse_w, self._minutes, self._tariff) for m in meters)
 
     def price(self, interval_start: int, tariff: Tariff) -> None:
         """The prices of an interval, before orders for it are looked at."""
-        if tariff != self._tariff:
-            self._tariff, self._fuse_neur = tariff, self._fuses_neur(tariff)
+        self._tariff = tariff
         self._tariffs[interval_start] = tariff
 
     def _worst_of(self, order: Order) -> int:
@@ -51,37 +50,60 @@ class Cover:
         """Takes how owners stand, and by account what is final (positions, µEUR) and what is owed before it
         is (≤ 0, nEUR).
         """
+        self._meters = {}
         for meter, member in self._members.items():
-            self._cover_neur[meter] = _cover_neur(member, standing, final_ueur, pending_neur)
-            self._debt_ueur[meter] = standing.debts_ueur.get(member.owner, 0)
+            self._meters.setdefault(member.owner, []).append(meter)
+        for owner, meters in self._meters.items():
+            self._cover_neur[owner] = _cover_neur(owner, meters, standing, final_ueur, pending_neur)
+            self._debt_ueur[owner] = standing.debts_ueur.get(owner, 0)
+
+    def newly_low(self) -> dict[str, int]:
+        """Owners whose cover beside their orders came below two intervals at their fuses, and what it is,
+        nEUR: with less than one their orders are refused.
+        """
+        low = {}
+        for owner, meters in self._meters.items():
+            left_neur = self._cover_neur[owner] - self._worst(meters)
+            if left_neur < 2 * self._fuse_neur(meters):
+                low[owner] = left_neur
+        before, self._low = self._low, frozenset(low)
+        return {owner: left_neur for owner, left_neur in low.items() if owner not in before}
+
+    def _worst(self, meters: Iterable[str]) -> int:
+        return sum(sum(self._worst_neur.get(meter, {}).values()) for meter in meters)
 
     def debt_ueur(self, meter: str) -> int:
         """What the meter's owner owes to the guarantee; no order of it is accepted while that is not 0."""
-        return self._debt_ueur[meter]
+        return self._debt_ueur[self._members[meter].owner]
 
     def room_neur(
         self, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
     ) -> dict[str, int | None]:
         """What each meter's account covers beside its orders, given the same as :meth:`renew`; None where it
-        is barred.
+        is barred. Meters of one owner have equal shares of what the wallet covers.
         """
-        return {
-            meter: None
-            if standing.debts_ueur.get(member.owner)
-            else _cover_neur(member, standing, final_ueur, pending_neur)
-            - sum(self._worst_neur[meter].values())
-            for meter, member in self._members.items()
-        }
+        owners: dict[str, list[str]] = {}
+        for meter, member in self._members.items():
+            owners.setdefault(member.owner, []).append(meter)
+        room: dict[str, int | None] = {}
+        for owner, meters in owners.items():
+            cover_neur = _cover_neur(owner, meters, standing, final_ueur, pending_neur)
+            share_neur = (cover_neur - self._worst(meters)) // len(meters)
+            room |= dict.fromkeys(meters, None if standing.debts_ueur.get(owner) else share_neur)
+        return room
 
     def shortfall_neur(self, order: Order) -> int:
         """How much is missing for an order, in place of any earlier one for its interval; 0 where it is
         covered.
         """
+        owner = self._members[order.meter].owner
+        meters = self._meters[owner]
         worst = {
-            **self._worst_neur[order.meter],
+            **self._worst_neur.get(order.meter, {}),
             order.interval_start: self._worst_of(order),
         }
-        return shortfall_neur(self._cover_neur[order.meter], worst.values(), self._fuse_neur[order.meter])
+        others = self._worst(meter for meter in meters if meter != order.meter)
+        return shortfall_neur(self._cover_neur[owner], [*worst.values(), others], self._fuse_neur(meters))
 
     def hold(self, order: Order) -> None:
         """An accepted order counts with its worst case."""
@@ -89,7 +111,7 @@ class Cover:
 
     def set(self, meter: str, interval_start: int, worst_neur: int) -> None:
         """After the clearing it counts with what it got."""
-        self._worst_neur[meter][interval_start] = worst_neur
+        self._worst_neur.setdefault(meter, {})[interval_start] = worst_neur
 
     def release(self, interval_start: int) -> None:
         """After settlement the ledger has it."""
@@ -99,8 +121,12 @@ class Cover:
 
 
 def _cover_neur(
-    member: Member, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
+    owner: str,
+    meters: Iterable[str],
+    standing: Standing,
+    final_ueur: Mapping[str, int],
+    pending_neur: Mapping[str, int],
 ) -> int:
-    account = household(member.meter)
-    final = standing.equity_ueur.get(member.owner, 0) + final_ueur.get(account, 0)
-    return final * NEUR_PER_UEUR + pending_neur.get(account, 0)
+    accounts = [household(meter) for meter in meters]
+    final = standing.equity_ueur.get(owner, 0) + sum(final_ueur.get(account, 0) for account in accounts)
+    return final * NEUR_PER_UEUR + sum(pending_neur.get(account, 0) for account in accounts)

@@ -38,8 +38,12 @@ class StoredReading:
 def register(tx: Connection, settings: MarketSettings, members: Sequence[Member]) -> None:
     """Enters members and accounts; on a database that has them, checks that they are the same.
 
-    A market without end takes new ones; whoever has left stays in its books.
+    A market without end takes new ones; whoever has left stays in its books. What was changed since
+    (:mod:`market.service.roster`) is as it was changed.
     """
+    changed = set(tx.execute(select(schema.member_change.c.meter)).scalars())
+    members = [member for member in members if member.meter not in changed]
+    theirs = changed | {household(meter) for meter in changed}
     meters = [member.model_dump(exclude={"deposit_ueur"}) for member in members]
     accounts = [
         {"account": household(m.meter), "address": m.owner, "deposit_ueur": m.deposit_ueur} for m in members
@@ -53,6 +57,7 @@ def register(tx: Connection, settings: MarketSettings, members: Sequence[Member]
             if wanted:
                 tx.execute(insert(table), wanted)
             continue
+        stored = {name: row for name, row in stored.items() if name not in theirs}
         rows = {row[key]: row for row in wanted}
         new = [row for name, row in rows.items() if name not in stored]
         if settings.intervals is None and all(rows.get(name, row) == row for name, row in stored.items()):

@@ -161,8 +161,8 @@ def _batch(connection: Connection, row: Any) -> StoredBatch:
 
 def _positions(connection: Connection, sequence: int) -> dict[str, int]:
     rows = connection.exec_driver_sql(
-        "SELECT address, amount_ueur FROM position JOIN account USING (account)"
-        " WHERE sequence = ? ORDER BY address",
+        "SELECT address, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN account USING (account)"
+        " WHERE sequence = ? GROUP BY address HAVING SUM(amount_ueur) <> 0 ORDER BY address",
         (sequence,),
     )
     return {row[0]: row[1] for row in rows}

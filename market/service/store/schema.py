@@ -21,7 +21,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 INTERVAL_STATES = (
     "OPEN",
@@ -53,7 +53,7 @@ meter = Table(
     metadata,
     Column("meter", Text, primary_key=True, comment="address of the meter's key"),
     Column("owner", Text, nullable=False, comment="address of the household's wallet"),
-    Column("connection_point", Text, nullable=False, unique=True),
+    Column("connection_point", Text, nullable=False, comment="as registered last"),
     Column("bus", Whole, nullable=False),
     Column("tan_phi_ppm", Whole, nullable=False, comment="tan φ of its flexible energy, in millionths"),
     Column("fuse_w", Whole, nullable=False),
@@ -64,7 +64,7 @@ account = Table(
     "account",
     metadata,
     Column("account", Text, primary_key=True, comment="household:<meter>, retailer, network, …"),
-    Column("address", Text, nullable=False, unique=True, comment="its holder on the chain"),
+    Column("address", Text, nullable=False, comment="its holder on the chain, who may have several"),
     Column("deposit_ueur", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -409,6 +409,16 @@ tariff_change = Table(
     metadata,
     Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
     Column("tariff", Text, nullable=False),
+)
+
+member_change = Table(
+    "member_change",
+    metadata,
+    Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
+    Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
+    Column("member", Text, comment="how it is registered from then on, JSON; NULL: no more"),
+    Column("joins", Whole, nullable=False, comment="1 where it was no member before"),
+    sqlite_with_rowid=False,
 )
 
 grid_change = Table(
