@@ -17,6 +17,7 @@ from meters.trader import Ordered, Orders, Proposal
 
 DAY_S = 86_400
 _SEASONAL_DAYS = 2
+_REACHED = 0.95
 
 
 class OwnHistory:
@@ -43,11 +44,15 @@ class OwnHistory:
         self._memory = json.loads(memory)
 
     def observe(self, start: int, import_wh: int, export_wh: int, ordered: Ordered | None) -> tuple[int, int]:
-        """Remembers an interval; the energies to keep of it, Wh: without what a battery was awarded in it."""
-        if ordered is not None and isinstance(self._device(), BatteryNow):
-            flexible_wh = _flexible_wh(ordered)
-            net_wh = export_wh - import_wh - flexible_wh
+        """Remembers an interval; the energies to keep of it, Wh: without what a battery was awarded, and with
+        what a generator was not let give.
+        """
+        device = self._device()
+        if ordered is not None and isinstance(device, BatteryNow):
+            net_wh = export_wh - import_wh - _flexible_wh(ordered)
             import_wh, export_wh = max(0, -net_wh), max(0, net_wh)
+        elif ordered is not None and isinstance(device, Pv):
+            export_wh += _curtailed_wh(ordered, export_wh)
         self._seen[start] = (import_wh, export_wh)
         for old in [at for at in self._seen if at < start - HISTORY_DAYS * DAY_S]:
             del self._seen[old]
@@ -99,6 +104,15 @@ def _method(count: int, ahead: int, per_day: int) -> Forecast:
     if ahead > per_day or count < _SEASONAL_DAYS * per_day:
         return persistence
     return seasonal if count < HISTORY_DAYS * per_day else analogues
+
+
+def _curtailed_wh(ordered: Ordered, export_wh: int) -> int:
+    """What was offered and not awarded, where the award was reached: else its sun was less than that. Without
+    it a limit would become the next offer, be awarded in full, and so be lifted every other interval.
+    """
+    if ordered.awarded_wh is None or export_wh < _REACHED * _flexible_wh(ordered):
+        return 0
+    return sum(step.energy_wh for step in ordered.proposal.steps) - sum(ordered.awarded_wh)
 
 
 def _flexible_wh(ordered: Ordered) -> int:

@@ -110,10 +110,12 @@ class SunSpecImage:
     """SunSpec models at 40000: the common one, the profile's first with a scale factor, and its control."""
 
     def __init__(self, profile: SunSpecProfile, rated_w: int) -> None:
-        self._points = next((one for one in profile.points if one.models[0] != 701), profile.points[0])
+        # A battery's has to count both ways, as 701 does.
+        battery = profile.control == "battery"
+        self._points = next((p for p in profile.points if battery == (701 in p.models)), profile.points[0])
         number = {101: 103, 201: 203}.get(self._points.models[0], self._points.models[0])
         self._rated_w = rated_w
-        self._battery = profile.control == "battery"
+        self._battery = battery
         models: list[Any] = [
             _model(1, Mn="Peergrid", Md="Emulated", Vr="1", SN=_SERIAL_NUMBER, DA=profile.unit)
         ]
@@ -221,7 +223,6 @@ class Emulator:
         self.image = image
         self._plant = plant
         self._now = now
-        self._obeyed: tuple[float | None, float] | None = None
         blocks = [
             SimData(start, values=[0] * length, datatype=DataType.REGISTERS)
             for start, length in _runs(image.words)
@@ -241,11 +242,8 @@ class Emulator:
         if written is not None:
             for offset, word in enumerate(written):
                 image.words[address + offset] = int(word)
-            told = image.told()
-            if told != self._obeyed:
-                self._obeyed = told
-                power_w, reverts_s = told
-                self._plant.obey(power_w, now, reverts_s)
+            power_w, reverts_s = image.told()
+            self._plant.obey(power_w, now, reverts_s)  # the same again starts the timer anew
         image.show(await self._plant.at(now))
         for offset in range(len(registers)):
             registers[offset] = image.words.get(start + offset, 0)

@@ -136,6 +136,7 @@ class ModbusSource:
         self._rests_until_s = 0.0
         self._backoff_s = 0.0
         self._charge_percent: float | None = None
+        self._counts_import = True
         self._power_w = 0
         self._coarse = False
 
@@ -162,8 +163,9 @@ class ModbusSource:
         if self._settings.pv is not None:
             return Pv(float(self._settings.pv.rated_w), self._settings.pv.price)
         battery = self._settings.battery
-        if battery is None or self._charge_percent is None:
-            return None  # a battery of which nobody knows what is in it cannot be offered
+        if battery is None or self._charge_percent is None or not self._counts_import:
+            # What is in it nobody knows, or what it took: that cannot be traded.
+            return None
         known = Battery(float(battery.capacity_wh), float(battery.power_w), battery.efficiency)
         return BatteryNow(known, battery.capacity_wh * self._charge_percent / 100)
 
@@ -209,6 +211,10 @@ class ModbusSource:
         charge = poll.found.get("charge_percent")
         self._charge_percent = None if charge is None else float(charge.value)
         self._power_w = self._power(poll)
+        counts_import = poll.found.get("import_wh") is not None
+        if self._settings.battery is not None and self._counts_import and not counts_import:
+            _log.warning("%s: it does not count what it takes: its battery is not offered", self.name)
+        self._counts_import = counts_import
         return RegisterReading(
             taken_at=poll.taken_at,
             import_wh=outcome.state.imported.total_wh,

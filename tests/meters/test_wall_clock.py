@@ -171,6 +171,17 @@ def test_a_generator_that_can_be_set_offers_what_it_will_feed_in() -> None:
     assert (proposal.firm_import_wh, proposal.firm_export_wh) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("given_wh", "kept_wh"),
+    [(100, 500), (99, 499), (60, 60), (0, 0)],
+    ids=["curtailed", "nearly", "less sun than that", "none"],
+)
+def test_what_a_generator_was_not_let_give_is_in_its_forecast(given_wh: int, kept_wh: int) -> None:
+    trader = OwnHistory("m", lambda: PV, truthful, SECONDS)
+    curtailed = Ordered(Proposal(0, 0, 0, (OfferedStep("pv", Side.ASK, 500, 20_000),)), (100,), 30_000, 400)
+    assert trader.observe(NOON - SECONDS, 0, given_wh, curtailed) == (0, kept_wh)
+
+
 def test_what_a_battery_was_awarded_is_no_forecast_of_the_house() -> None:
     battery = BatteryNow(Battery(10_000, 5_000, 0.9), 5_000)
     trader = OwnHistory("m", lambda: battery, truthful, SECONDS)

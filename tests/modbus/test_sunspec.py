@@ -30,7 +30,7 @@ from tests.modbus.servers import libmodbus_tcp, modbus_tk_tcp, write_image
 
 NOW = 1_763_800_200
 RATED_W = 5000
-MODELS = {"sunspec-meter": 203, "sunspec-inverter": 103, "sunspec-battery": 103}
+MODELS = {"sunspec-meter": 203, "sunspec-inverter": 103, "sunspec-battery": 701}
 
 
 class Clock:
@@ -73,10 +73,13 @@ async def test_pysunspec2_reads_our_emulated_device(name: str) -> None:
             assert (common.Mn.value, common.SN.value) == ("Peergrid", "EMULATED1")
             assert not model.error_info
             assert model.points["Hz"].cvalue == 50
-            assert model.points["PhVphA"].cvalue == 230
+            assert model.points["VL1" if name == "sunspec-battery" else "PhVphA"].cvalue == 230
             if name == "sunspec-meter":
                 assert model.points["W"].cvalue == -2000  # import is positive
                 assert (model.points["TotWhImp"].cvalue, model.points["TotWhExp"].cvalue) == (500, 7000)
+            elif name == "sunspec-battery":
+                assert model.points["W"].cvalue == 2000
+                assert (model.points["TotWhAbs"].cvalue, model.points["TotWhInj"].cvalue) == (500, 7000)
             else:
                 assert (model.points["W"].cvalue, model.points["WH"].cvalue) == (2000, 7000)
 
@@ -258,6 +261,25 @@ async def test_a_state_of_charge_is_read_anew_with_every_poll(tmp_path: Path) ->
     charge = poll.found["charge_percent"]
     assert charge is not None
     assert float(charge.value) == 55.5
+
+
+async def test_a_battery_that_does_not_count_what_it_takes_is_not_offered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = [
+        sunspec_device.Model(1, data={"ID": 1, "Mn": "Maker"}),
+        sunspec_device.Model(103, data={"ID": 103, "W": -700, "W_SF": 0, "WH": 5, "WH_SF": 0}),
+        sunspec_device.Model(802, data={"ID": 802, "SoC": 555, "SoC_SF": -1}),
+    ]
+    for model in models:
+        model.points["L"].value = len(model.get_mb()) // 2 - 2
+    battery = BatterySettings(capacity_wh=10_000, power_w=3000)
+    with modbus_tk_tcp(image_of_models(models, tmp_path)) as url:
+        async with source("sunspec-battery", parse_place(url), Clock(), battery=battery) as store:
+            for _ in range(2):
+                assert (await store.read(NOW)).power_w == -700
+            assert store.device() is None
+    assert sum("its battery is not offered" in text for text in caplog.messages) == 1
 
 
 async def test_a_read_that_is_cancelled_leaves_the_device_usable() -> None:
