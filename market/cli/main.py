@@ -31,7 +31,7 @@ COMMANDS = {
     "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
     "init": ("market.cli.init", "Write a commented configuration of a market."),
     "meter": ("market.cli.meter", "Find, enrol and run meters; print the format of their messages."),
-    "operate": ("market.cli.operate", "Suspend a running market, resume it, change its prices or its network."),
+    "operate": ("market.cli.operate", "Suspend a market and resume it, change its prices or its network."),
     "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),
     "run": ("market.cli.run_command", "Run markets on the wall clock."),
     "status": ("market.cli.status", "Show the intervals that are not final."),

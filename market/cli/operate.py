@@ -21,6 +21,7 @@ from grid.errors import InputError, PeergridError
 from market.cli.messages import say
 
 if TYPE_CHECKING:
+    from market.service.store import Store
     from market.service.store.instructions import InstructionKind
 
 _POLL_S = 0.2
@@ -33,7 +34,7 @@ _feeder = click.option("--feeder", help="Which market, where the configuration h
 
 @click.group("operate")
 def command() -> None:
-    """Suspend a market and resume it, change its prices."""
+    """Suspend a market and resume it, change its prices or its network."""
 
 
 @command.command("suspend")
@@ -119,6 +120,66 @@ def price_lines(prices: Path) -> list[dict[str, Any]]:
     if not changes:
         raise InputError.single(str(prices), "", "…", "has no line with prices")
     return changes
+
+
+@command.command("grid")
+@_place
+@click.option("--net", metavar="NAME", help="The feeder from then on, named as in the configuration.")
+@click.option("--limits", type=click.Path(dir_okay=False, path_type=Path), help="TOML as [markets.limits].")
+@_reason
+@_from
+@_feeder
+@_wait
+def grid(
+    place: str,
+    net: str | None,
+    limits: Path | None,
+    reason: str,
+    first: str | None,
+    feeder: str | None,
+    wait_s: float,
+) -> None:
+    """Change the network or its limits from an interval on; earlier intervals keep theirs.
+
+    Every member's connection point must be on the new network. Import it into a folder of its own (`peergrid
+    feeder import`): a net that is changed in place later is refused, and its intervals are suspended.
+    """
+    from grid.catalogue import open_feeder
+    from market.auction.book import Limits
+    from market.cli.status import database_at
+    from market.service.store import Store
+    from meters.configuration import parsed, read_toml
+
+    if net is None and limits is None:
+        raise InputError.single("--net", "", None, "or --limits is needed")
+    if net is None:
+        with Store(database_at(place, feeder), {}) as store:
+            name = standing_net(store, start_of(first))
+    else:
+        name = net
+    base = Path(place).resolve().parent if place.endswith(".toml") else None
+    chosen = parsed(str(limits), Limits, read_toml(limits)).model_dump(mode="json") if limits else None
+    body = {
+        "first_start": start_of(first),
+        "feeder": net,
+        "feeder_sha256": open_feeder(name, base).sha256,
+        "limits": chosen,
+    }
+    ask(place, feeder, "grid", body, reason, wait_s)
+
+
+def standing_net(store: Store, first: int | None) -> str:
+    """The network that would count for an interval, by default for those to come."""
+    from market.service.store import input_journal, terms
+
+    with store.reading() as connection:
+        change = terms.grid_of(connection, first if first is not None else 2**62)
+        if change is not None:
+            return change.feeder_name
+        entry = input_journal.newest(connection, "market")
+    assert entry is not None
+    name: str = entry.document()["settings"]["feeder_name"]
+    return name
 
 
 @click.group("dispute")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grid.catalogue import Profiles
-from grid.errors import InputError, PowerFlowError
+from grid.catalogue import Profiles, open_feeder
+from grid.errors import FeederError, InputError, PowerFlowError
 from grid.feeder import Feeder
 from grid.limits import check_limits, network_limits
 from market.auction.book import Book, Firm, Limits
 from market.auction.clearing import clear_book, power_flow
 from market.cli.settings import INTERVAL_S
-from market.service.ports import Physics, never
+from market.service.ports import Network, Physics, never
 from meters.household.forecast import seasonal
 from meters.household.sites import DAY_S, Household, Series
 
@@ -26,14 +27,18 @@ def physics_of(
     homes: Sequence[Household],
     pv_scale: float,
     interval_s: int = INTERVAL_S,
+    base: Path | None = None,
 ) -> Physics:
-    """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household."""
-    return _physics(feeder, limits, interval_s, _Outsiders(profiles, homes, pv_scale, interval_s))
+    """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household.
+
+    Names of other networks that it may be changed to are paths from ``base``.
+    """
+    return _physics(feeder, limits, interval_s, _Outsiders(profiles, homes, pv_scale, interval_s), base)
 
 
-def replay_physics(feeder: Feeder, limits: Limits, interval_s: int) -> Physics:
+def replay_physics(feeder: Feeder, limits: Limits, interval_s: int, base: Path | None = None) -> Physics:
     """The same, where the forecasts are known already."""
-    return _physics(feeder, limits, interval_s, lambda _start, _ordered: ())
+    return _physics(feeder, limits, interval_s, lambda _start, _ordered: [], base)
 
 
 def _physics(
@@ -41,13 +46,30 @@ def _physics(
     limits: Limits,
     interval_s: int,
     outsiders: Callable[[int, frozenset[str]], Sequence[Firm]],
+    base: Path | None,
 ) -> Physics:
+    def changed(network: Network) -> Physics:
+        other = open_feeder(network.feeder_name, base)
+        band = network_limits(other, **network.limits.model_dump())
+        if (band.v_min_pu >= band.v_max_pu).any():
+            given = network.limits.model_dump(exclude_none=True)
+            raise FeederError.single("feeder", "limits", given, "leave no voltage band at some bus")
+
+        def there(start: int, ordered: frozenset[str]) -> list[Firm]:
+            """Of what is forecast, what the other network has."""
+            forecast = outsiders(start, ordered)
+            return [firm for firm in forecast if other.node_of(firm.connection_point) is not None]
+
+        return _physics(other, network.limits, interval_s, there, base)
+
     return Physics(
         clear=lambda book, out_of_time=never: clear_book(book, feeder, out_of_time=out_of_time),
         without_network=lambda book: without_network(book, feeder),
         check=lambda injections: check(injections, feeder, limits, interval_s),
         outsiders=outsiders,
         bus_of=lambda point: bus_of(feeder, point),
+        feeder_sha256=feeder.sha256,
+        changed=changed,
     )
 
 

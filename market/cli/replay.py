@@ -14,8 +14,13 @@ from market.cli.messages import say
 
 @click.command("replay")
 @click.argument("database")
+@click.option(
+    "--base",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The configuration's folder, where feeders are paths; else the working directory.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(database: str, as_json: bool) -> int:
+def command(database: str, base: Path | None, as_json: bool) -> int:
     """Rebuild every clearing, award, posting and batch of DATABASE (file or URL) from its journal; compare.
 
     Exit status 1 and the first difference, where there is one. It proves that the stored results follow from
@@ -32,7 +37,8 @@ def command(database: str, as_json: bool) -> int:
         raise InputError.single("DATABASE", "", database, "is no market's database")
 
     def physics(settings: MarketSettings) -> Physics:
-        return replay_physics(open_feeder(settings.feeder_name), settings.limits, settings.seconds)
+        feeder = open_feeder(settings.feeder_name, base)
+        return replay_physics(feeder, settings.limits, settings.seconds, base)
 
     with (
         tempfile.TemporaryDirectory(prefix="peergrid-replay-") as folder,

@@ -52,7 +52,6 @@ class Engine:
         self._store = store
         self._gateway = gateway
         self._clock = clock
-        self._physics = physics
         self._settler = settler
         self._steps = Steps(
             settings=settings,
@@ -121,7 +120,9 @@ class Engine:
         comparison = None
         if not solved.problem:
             with self._stage("compare", start):
-                comparison = await asyncio.to_thread(self._physics.without_network, draft.book)
+                comparison = await asyncio.to_thread(
+                    self._steps.networks.of(draft.book).without_network, draft.book
+                )
         with self._stage("store", start):
             awards = self._steps.publish(draft, solved, comparison, self._clock.now())
         hold_awards(self._gateway.cover, self._members, start, solved.record, draft.orders, draft.book.tariff)
@@ -132,7 +133,9 @@ class Engine:
         """The clearing, or why there is none: then the interval is suspended (rule 11)."""
         deadline = RoundsCounted(self._deadline(draft.start))
         try:
-            return Solved(self._physics.clear(draft.book, deadline), rounds=deadline.rounds)
+            return Solved(
+                self._steps.networks.of(draft.book).clear(draft.book, deadline), rounds=deadline.rounds
+            )
         except (SolverError, PowerFlowError) as error:
             return self._steps.suspended(draft, str(error))
 

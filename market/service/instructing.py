@@ -11,10 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
+from grid.errors import InputError
 from market.accounts.ledger import household
 from market.accounts.metering import Flag, Metered
 from market.accounts.timeofuse import TimeOfUse
+from market.auction.book import Limits
 from market.messages.models import Tariff
+from market.service.networks import Networks
+from market.service.ports import Network
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling, held
 from market.service.store import (
@@ -28,6 +32,7 @@ from market.service.store import (
     terms,
 )
 from market.service.store.input_journal import decision
+from market.service.store.terms import GridChange
 
 
 class RefusedError(Exception):
@@ -36,16 +41,23 @@ class RefusedError(Exception):
 
 class Instructing:
     def __init__(
-        self, settings: MarketSettings, members: Mapping[str, Member], store: Store, settling: Settling
+        self,
+        settings: MarketSettings,
+        members: Mapping[str, Member],
+        store: Store,
+        settling: Settling,
+        networks: Networks,
     ) -> None:
         self._settings = settings
         self._members = members
         self._store = store
         self._settling = settling
+        self._networks = networks
         self._acts: Mapping[str, Callable[[Connection, Mapping[str, Any], str, int], None]] = {
             "suspend": self._suspend,
             "resume": self._resume,
             "tariff": self._tariff,
+            "grid": self._grid,
             "dispute": self._dispute,
             "resolve": self._resolve,
         }
@@ -107,6 +119,18 @@ class Instructing:
                 else Tariff.model_validate(change["tariff"])
             )
             terms.change_tariff(tx, self._boundary(change.get("first_start"), earliest), prices)
+
+    def _grid(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """Another network, or other limits, for an interval whose gate has not opened, and all after it."""
+        first = self._boundary(body.get("first_start"), self._next_start(tx, at))
+        before = self._networks.named(tx, first)
+        name = body["feeder"] or before.feeder_name
+        limits = before.limits if body["limits"] is None else Limits.model_validate(body["limits"])
+        try:
+            self._networks.check(Network(name, limits), body["feeder_sha256"], first)
+        except InputError as error:
+            raise RefusedError(str(error)) from None
+        terms.change_grid(tx, GridChange(first, name, body["feeder_sha256"], limits))
 
     def _next_start(self, tx: Connection, at: int) -> int:
         """The first interval whose gate has not opened."""

@@ -28,6 +28,7 @@ from market.auction.book import Book, BookOrder, Firm, Interval
 from market.auction.record import ClearingRecord
 from market.messages.models import Award, AwardStep, BusPrice, Clearing, Order, Side, Tariff, Totals
 from market.messages.signing import UNSIGNED, canonical_json
+from market.service.ports import Network
 from market.service.settings import MarketSettings, Member
 
 PPM = 1_000_000
@@ -59,8 +60,11 @@ def build_book(
     members: Members,
     outsiders: Sequence[Firm],
     tariff: Tariff,
+    network: Network | None = None,
 ) -> Book:
-    """The book: every order by meter, and the forecast of who sent none, in whole Wh, by connection point."""
+    """The book on ``network``, by default the configured one, in whole Wh: every order by meter, and the
+    forecast of who sent none, by connection point.
+    """
     per_hour = 60 // settings.minutes
     firm = []
     steps = []
@@ -88,10 +92,10 @@ def build_book(
         whole_wh = round(forecast.p_w / per_hour)
         firm.append(forecast.model_copy(update={"p_w": float(whole_wh * per_hour)}))
     return Book(
-        feeder=settings.feeder_name,
+        feeder=network.feeder_name if network else settings.feeder_name,
         interval=Interval.at(interval_start, settings.minutes),
         tariff=tariff,
-        limits=settings.limits,
+        limits=network.limits if network else settings.limits,
         firm=tuple(firm),
         orders=tuple(steps),
     )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from market.auction.book import Book, Firm
+from grid.errors import FeederError
+from market.auction.book import Book, Firm, Limits
 from market.auction.record import ClearingRecord
 from market.messages.models import Message
 from market.messages.signing import Domain
@@ -21,6 +22,14 @@ Stage = Literal["gate", "settle", "clear", "compare", "publish", "store", "chain
 def never() -> bool:
     """A deadline that does not come."""
     return False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A feeder by name, and the limits that a market keeps on it."""
+
+    feeder_name: str
+    limits: Limits
 
 
 class Clear(Protocol):
@@ -37,6 +46,10 @@ class Signing(Protocol):
         """The same message with the market's signature."""
 
 
+def _unchangeable(network: Network) -> Physics:
+    raise FeederError.single("feeder", "name", network.feeder_name, "cannot be changed to here")
+
+
 @dataclass(frozen=True)
 class Physics:
     """The feeder as the market sees it; all of them pure functions of their arguments.
@@ -44,8 +57,9 @@ class Physics:
     ``clear`` clears a book under the feeder's limits. ``without_network`` clears it as if there were none and
     tells what the AC power flow says of that. ``check`` tells what it says of the given injections.
     ``outsiders`` tells the forecast of every connection point in the interval (by its start) except those
-    named, which have an order. ``bus_of`` is the bus of a connection point. The two documents are stored as
-    JSON, as they come.
+    named, which have an order. ``bus_of`` is the bus of a connection point.
+    The two documents are stored as JSON, as they come. ``feeder_sha256`` is what the network hashes to;
+    ``changed`` is the same on another network, or raises :class:`grid.errors.FeederError`.
     """
 
     clear: Clear
@@ -53,6 +67,8 @@ class Physics:
     check: Callable[[Sequence[Firm]], Document]
     outsiders: Callable[[int, frozenset[str]], Sequence[Firm]]
     bus_of: Callable[[str], int]
+    feeder_sha256: str = ""
+    changed: Callable[[Network], Physics] = _unchangeable
 
 
 @dataclass(frozen=True)

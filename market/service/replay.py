@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 
 from grid.errors import StoreError
-from market.auction.book import Firm
+from market.auction.book import Firm, Limits
 from market.messages.models import Award, Order, Reading, Readings, Tariff
 from market.messages.signing import Domain, is_signed_by, message_digest
 from market.service.parse import entries_of
-from market.service.ports import M, Physics, Sent
+from market.service.ports import M, Network, Physics, Sent
 from market.service.settings import MarketSettings, Member
 from market.service.steps import Draft, Solved, Steps
 from market.service.store import Store, commitments, input_journal, inputs, intervals, schema
@@ -33,6 +33,7 @@ COMPARED = (
     schema.reading,
     schema.suspension,
     schema.tariff_change,
+    schema.grid_change,
     schema.clearing,
     schema.award,
     schema.metered,
@@ -77,7 +78,6 @@ class Replay:
         self._scratch = scratch
         self._physics_of = physics_of
         self._steps: Steps | None = None
-        self._physics: Physics | None = None
         self._domain = Domain(0, "0x" + "00" * 20)
         self._messages: list[Entry] = []
         self.entries = 0
@@ -165,32 +165,34 @@ class Replay:
         settings = MarketSettings.model_validate(content["settings"], strict=False)
         members = [Member.model_validate(member) for member in content["members"]]
         self._domain = Domain(content["chain_id"], content["registry"])
-        self._physics = self._physics_of(settings)
         self._steps = Steps(
             settings=settings,
             members={member.meter: member for member in members},
             signer=_Witness(content["market"], stored),
             domain=self._domain,
             store=self._scratch,
-            physics=self._physics,
+            physics=self._physics_of(settings),
             leaf_secret=commitments.secret(stored),
         )
         self._steps.begin(entry.at)
 
     def _clear(self, steps: Steps, start: int, content: Mapping[str, Any], at: int) -> None:
-        assert self._physics is not None
         outsiders = [Firm.model_validate(firm) for firm in content["outsiders"]]
         with self._scratch.reading() as connection:
             live = inputs.live_orders(connection, start)
         orders = {meter: stored.order for meter, stored in live.items()}
-        book = steps.book(start, orders, outsiders)
-        draft = Draft(start, orders, book, outsiders, content["problem"])
+        network = steps.networks.configured
+        if changed := content.get("network"):
+            network = Network(changed["feeder"], Limits.model_validate(changed["limits"]))
+        book = steps.book(start, orders, outsiders, network)
+        draft = Draft(start, orders, book, outsiders, content["problem"], network)
         if content["problem"]:
             steps.publish(draft, steps.suspended(draft, content["problem"]), None, at)
             return
         rounds: int | None = content["rounds"]
-        record = self._physics.clear(book, _after(rounds))
-        comparison = self._physics.without_network(book)
+        physics = steps.networks.of(book)
+        record = physics.clear(book, _after(rounds))
+        comparison = physics.without_network(book)
         steps.publish(draft, Solved(record, rounds=rounds), comparison, at)
 
 

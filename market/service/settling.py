@@ -29,7 +29,8 @@ from market.auction.record import ClearingRecord
 from market.messages.models import Order, Tariff
 from market.service import orderbook
 from market.service.cover import Cover
-from market.service.ports import Physics, Settler, Standing
+from market.service.networks import Networks
+from market.service.ports import Settler, Standing
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, alarms, disputes, input_journal, inputs, intervals, money
 from market.service.store.input_journal import decision
@@ -62,13 +63,13 @@ class Settling:
         settings: MarketSettings,
         members: Mapping[str, Member],
         store: Store,
-        physics: Physics,
+        networks: Networks,
         leaf_secret: bytes,
     ) -> None:
         self._settings = settings
         self._members = members
         self._store = store
-        self._physics = physics
+        self._networks = networks
         self._leaf_secret = leaf_secret
         self._known: dict[int, _Cleared] = {}
 
@@ -187,7 +188,7 @@ class Settling:
             cleared = self._cleared(tx, start)
             energies = self._energies(tx, start, lambda *what: _raise_impossible(tx, now, start, *what))
             flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
-            delivered = self._physics.check(flows)
+            delivered = self._networks.of(cleared.book).check(flows)
             input_journal.add(tx, decision(now, "meter", cleared.start))
             intervals.add_metered(tx, cleared.start, 0, energies)
             intervals.set_delivered(tx, cleared.start, delivered)
@@ -304,9 +305,9 @@ class Settling:
             cleared.book,
             cleared.record,
             cleared.orders,
-            self._members,
+            self._networks.placed(cleared.book, self._members),
             energies,
-            self._physics.bus_of,
+            self._networks.of(cleared.book).bus_of,
             carried,
         )
         tariff = cleared.book.tariff

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Lock
 
 from grid.errors import FeederError, PeergridError, PowerFlowError, SolverError
@@ -29,10 +30,19 @@ _Answer = tuple[str, str, int | None]
 
 
 class SolverProcess:
-    """``with SolverProcess(feeder_name) as solver``. One book at a time; calls may come from any thread."""
+    """``with SolverProcess(feeder_name) as solver``; names are paths from ``base``.
 
-    def __init__(self, feeder_name: str, serve: Callable[[Connection, str], None] | None = None) -> None:
+    One book at a time; calls may come from any thread.
+    """
+
+    def __init__(
+        self,
+        feeder_name: str,
+        serve: Callable[[Connection, str, Path | None], None] | None = None,
+        base: Path | None = None,
+    ) -> None:
         self._feeder_name = feeder_name
+        self._base = base
         self._serve = serve or serve_books
         self._context = multiprocessing.get_context("spawn")
         self._process: multiprocessing.process.BaseProcess | None = None
@@ -83,7 +93,7 @@ class SolverProcess:
         self._kill()
         self._pipe, theirs = self._context.Pipe()
         self._process = self._context.Process(
-            target=self._serve, args=(theirs, self._feeder_name), name="solver", daemon=True
+            target=self._serve, args=(theirs, self._feeder_name, self._base), name="solver", daemon=True
         )
         self._process.start()
         theirs.close()
@@ -108,8 +118,8 @@ class SolverProcess:
             pipe.close()
 
 
-def serve_books(pipe: Connection, feeder_name: str) -> None:
-    """The process: answers until nobody asks any more."""
+def serve_books(pipe: Connection, feeder_name: str, base: Path | None) -> None:
+    """The process: answers until nobody asks any more. A book may name another feeder than the first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the market's own process decides when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -117,7 +127,7 @@ def serve_books(pipe: Connection, feeder_name: str) -> None:
     from market.auction.clearing import clear_book
 
     try:
-        feeder = open_feeder(feeder_name)
+        feeders = {feeder_name: open_feeder(feeder_name, base)}
     except FeederError as error:
         pipe.send(("error", str(error), None))
         return
@@ -128,7 +138,11 @@ def serve_books(pipe: Connection, feeder_name: str) -> None:
             end = time.monotonic() + seconds
             deadline = RoundsCounted(lambda end=end: time.monotonic() >= end)  # type: ignore[misc]
             try:
-                record = clear_book(Book.model_validate_json(text), feeder, out_of_time=deadline)
+                book = Book.model_validate_json(text)
+                name = book.feeder or feeder_name
+                if name not in feeders:
+                    feeders[name] = open_feeder(name, base)
+                record = clear_book(book, feeders[name], out_of_time=deadline)
                 answer: _Answer = ("record", record.model_dump_json(), deadline.rounds)
             except (PowerFlowError, PeergridError, ArithmeticError, ValueError) as error:
                 answer = ("error", f"{type(error).__name__}: {error}", None)

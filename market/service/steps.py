@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
+from grid.errors import InputError
 from market.auction.book import Book, Firm
 from market.auction.record import ClearingRecord, suspended_record
 from market.messages.models import Order, Tariff
 from market.messages.signing import Domain
 from market.service import orderbook
 from market.service.instructing import Instructing
+from market.service.networks import Networks
 from market.service.parse import topic_of
-from market.service.ports import Document, Physics, Sent, Signing, Standing
+from market.service.ports import Document, Network, Physics, Sent, Signing, Standing
 from market.service.settings import MarketSettings, Member
 from market.service.settling import Settling
 from market.service.store import Store, input_journal, inputs, intervals, money, notices, outbox, terms
@@ -36,6 +39,7 @@ class Draft:
     book: Book
     outsiders: Sequence[Firm]
     problem: str
+    network: Network
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ class Steps:
         self._signer = signer
         self._domain = domain
         self._store = store
-        self._physics = physics
-        self.settling = Settling(settings, members, store, physics, leaf_secret)
-        self.instructing = Instructing(settings, members, store, self.settling)
+        self.networks = Networks(settings, members, physics)
+        self.settling = Settling(settings, members, store, self.networks, leaf_secret)
+        self.instructing = Instructing(settings, members, store, self.settling, self.networks)
 
     def begin(self, at: int) -> None:
         """Enters the market's terms and members, and journals them where they are new."""
@@ -122,25 +126,35 @@ class Steps:
         with self._store.reading() as connection:
             orders = {meter: s.order for meter, s in inputs.live_orders(connection, start).items()}
             suspension = terms.suspension_of(connection, start)
+            network, missing = self._network(connection, start)
         points = frozenset(self._members[meter].connection_point for meter in orders)
-        problem = "" if suspension is None else f"suspended by the operator: {suspension}"
+        problem = missing if suspension is None else f"suspended by the operator: {suspension}"
         outsiders: Sequence[Firm] = ()
         try:
-            outsiders = self._physics.outsiders(start, points)
-            book = self.book(start, orders, outsiders)
+            outsiders = self.networks.physics(network).outsiders(start, points)
+            book = self.book(start, orders, outsiders, network)
         except (ValidationError, ValueError, OverflowError) as error:
             problem = problem or f"the forecast of those without an order is unusable: {_first(error)}"
             outsiders = ()
-            book = self.book(start, orders, outsiders)
-        return Draft(start, orders, book, outsiders, problem)
+            book = self.book(start, orders, outsiders, network)
+        return Draft(start, orders, book, outsiders, problem, network)
 
-    def book(self, start: int, orders: Mapping[str, Order], outsiders: Sequence[Firm]) -> Book:
+    def _network(self, connection: Connection, start: int) -> tuple[Network, str]:
+        """The interval's network; without it the configured one, and why nothing can be cleared."""
+        try:
+            return self.networks.at(connection, start), ""
+        except InputError as error:
+            return self.networks.configured, f"its network is not to be had: {error}"
+
+    def book(
+        self, start: int, orders: Mapping[str, Order], outsiders: Sequence[Firm], network: Network
+    ) -> Book:
         with self._store.reading() as connection:
             tariff = intervals.tariff_of(connection, start)
-        return orderbook.build_book(self._settings, start, orders, self._members, outsiders, tariff)
+        return orderbook.build_book(self._settings, start, orders, self._members, outsiders, tariff, network)
 
     def suspended(self, draft: Draft, problem: str) -> Solved:
-        record = suspended_record(self._settings.feeder_name, draft.book.interval, problem)
+        record = suspended_record(draft.network.feeder_name, draft.book.interval, problem)
         return Solved(record, problem)
 
     def publish(self, draft: Draft, solved: Solved, comparison: Document | None, at: int) -> int:
@@ -149,7 +163,12 @@ class Steps:
         awards = [
             (self._signer.sign(self._domain, award), net_wh)
             for award, net_wh in orderbook.awards(
-                self._settings, start, record, orders, self._members, draft.book.tariff
+                self._settings,
+                start,
+                record,
+                orders,
+                self.networks.placed(draft.book, self._members),
+                draft.book.tariff,
             )
         ]
         public = self._signer.sign(self._domain, orderbook.public_clearing(self._settings, start, record))
@@ -161,6 +180,9 @@ class Steps:
             "problem": solved.problem,
             "rounds": solved.rounds,
         }
+        if draft.network != self.networks.configured:
+            limits = draft.network.limits.model_dump(mode="json")
+            content["network"] = {"feeder": draft.network.feeder_name, "limits": limits}
         with self._store.transaction() as tx:
             intervals.add_clearing(tx, start, draft.book, record, public.root, comparison)
             intervals.add_awards(tx, awards)

@@ -155,6 +155,7 @@ async def market(
     gift_ueur: Mapping[str, int] | None = None,
     withdrawal_delay_s: int = 86_400,
     database: str | None = None,
+    parts: Physics | None = None,
 ) -> AsyncIterator[SimulatedMarket]:
     """A market whose state is in ``folder``, or in ``database``, a URL."""
     clock, block_clock = SimulatedClock(START - SECONDS), SimulatedClock(START - SECONDS)
@@ -180,7 +181,7 @@ async def market(
                     store=store,
                     gateway=gateway,
                     clock=clock,
-                    physics=replace(physics(), clear=clear) if clear else physics(),
+                    physics=replace(parts or physics(), clear=clear) if clear else parts or physics(),
                     settler=settler,
                     progress=progress,
                 )

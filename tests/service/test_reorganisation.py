@@ -15,6 +15,7 @@ from contracts.journal import SqliteJournal
 from contracts.market_contracts import MarketContracts
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
+from market.service.networks import Networks
 from market.service.settler import ContractSettler
 from market.service.settling import Settling
 from market.service.store import Store, alarms, money
@@ -92,7 +93,7 @@ def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
     settler = settler_on(node, journal)
     with Store(tmp_path / "market.sqlite", OF.identity()) as store:
         members = {member.meter: member for member in MEMBERS}
-        settling = Settling(OF, members, store, physics(), b"secret")
+        settling = Settling(OF, members, store, Networks(OF, members, physics()), b"secret")
 
         # Nothing of the day is on this chain: all of it is pending, and says why.
         settling.reopen_lost(settler, LATER)

@@ -23,13 +23,13 @@ BOOK = orderbook.build_book(
 )
 
 
-def hangs(pipe: Connection, _: str) -> None:
+def hangs(pipe: Connection, _: str, _base: Path | None) -> None:
     pipe.send(("ready", "", None))
     pipe.recv()
     time.sleep(600)
 
 
-def talks_nonsense(pipe: Connection, _: str) -> None:
+def talks_nonsense(pipe: Connection, _: str, _base: Path | None) -> None:
     pipe.send(("ready", "", None))
     pipe.recv()
     pipe.send(("error", "ValueError: NaN in a bound", None))

@@ -1,13 +1,16 @@
-"""What operators decided about coming intervals: prices, and where trading is suspended."""
+"""What operators decided about coming intervals: prices, the network, and where trading is suspended."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from market.accounts.timeofuse import Prices, tariff_at
+from market.auction.book import Limits
 from market.messages.models import Tariff
-from market.service.store.schema import suspension, tariff_change
+from market.service.store.schema import grid_change, suspension, tariff_change
 
 _PRICES: TypeAdapter[Prices] = TypeAdapter(Prices)
 
@@ -31,6 +34,42 @@ def change_tariff(tx: Connection, first_start: int, prices: Prices) -> None:
     changed = tx.execute(update(table).where(table.c.first_start == first_start).values(tariff=text))
     if changed.rowcount == 0:
         tx.execute(insert(table), {"first_start": first_start, "tariff": text})
+
+
+@dataclass(frozen=True, slots=True)
+class GridChange:
+    """From ``first_start`` on: the network by name and sha256, and its limits."""
+
+    first_start: int
+    feeder_name: str
+    feeder_sha256: str
+    limits: Limits
+
+
+def grid_of(connection: Connection, start: int) -> GridChange | None:
+    """The network of an interval by the latest change; None where there was none before it."""
+    table = grid_change
+    row = connection.execute(
+        select(table).where(table.c.first_start <= start).order_by(table.c.first_start.desc()).limit(1)
+    ).one_or_none()
+    if row is None:
+        return None
+    return GridChange(**{**row._asdict(), "limits": Limits.model_validate_json(row.limits)})
+
+
+def change_grid(tx: Connection, change: GridChange) -> None:
+    """From an interval on; what was decided for that interval before is replaced."""
+    table = grid_change
+    tx.execute(delete(table).where(table.c.first_start == change.first_start))
+    tx.execute(
+        insert(table),
+        {
+            "first_start": change.first_start,
+            "feeder_name": change.feeder_name,
+            "feeder_sha256": change.feeder_sha256,
+            "limits": change.limits.model_dump_json(),
+        },
+    )
 
 
 def suspension_of(connection: Connection, start: int) -> str | None:
