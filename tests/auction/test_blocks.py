@@ -13,7 +13,7 @@ import pytest
 
 from market.auction.blocks import apart
 from market.auction.book import Book
-from market.auction.choice import SHORT_KW, without
+from market.auction.choice import without
 from market.auction.clearing import clear_book, power_flow
 from market.auction.columns import columns_of
 from market.auction.dispatch import dispatch
@@ -130,26 +130,27 @@ def book_of_rivals(name: str, seed: int) -> Book:
     return book_of(orders, firm=[], limits=limits)
 
 
-def best_of_every_choice(book: Book, name: str) -> tuple[float, int]:
-    """The greatest welfare of all choices of blocks without losers, EUR, and how many such choices there are.
+def best_of_every_choice(book: Book, name: str, short_wh: float) -> float:
+    """The greatest welfare of all choices of blocks without losers, EUR.
 
-    Without losers is a choice whose optimum without minima keeps them all the same.
+    Without losers is a choice whose optimum without minima keeps them all the same, to ``short_wh``.
     """
     columns, least_wh = apart(book, columns_of(book, power_flow(feeder_of(name))))
     least_kw = least_wh / columns.hours / 1e3
-    best, count = -np.inf, 0
+    short_kw = short_wh / columns.hours / 1e3
+    best = -np.inf
     blocks = np.flatnonzero(least_wh).tolist()
     for taken in itertools.product([False, True], repeat=len(blocks)):
         rejected = np.zeros(len(least_wh), dtype=bool)
         rejected[[g for g, is_taken in zip(blocks, taken, strict=True) if not is_taken]] = True
         found = dispatch(without(columns, rejected))
-        if (found.kw < np.where(rejected, 0.0, least_kw) - SHORT_KW).any():
+        if (found.kw < np.where(rejected, 0.0, least_kw) - short_kw).any():
             continue
         import_kw = found.point.slack_w / 1e3
         tariff = columns.import_price if import_kw > 0 else columns.export_price
         worth = -float((columns.group_sign * columns.group_price) @ found.kw) - tariff * import_kw
-        best, count = max(best, worth * columns.hours / 1e6), count + 1
-    return best, count
+        best = max(best, worth * columns.hours / 1e6)
+    return best
 
 
 def assert_best_choice(name: str, seed: int) -> bool:
@@ -157,8 +158,9 @@ def assert_best_choice(name: str, seed: int) -> bool:
     book = book_of_rivals(name, seed)
     record = clear_book(book, feeder_of(name))
     assert_minima_kept_without_loss(book, record)
-    best_eur, _ = best_of_every_choice(book, name)
-    assert record.welfare_eur == pytest.approx(best_eur, abs=2e-3)  # rounding to whole Wh
+    # A minimum that is missed by less than the 1 Wh of rounding may be kept or not.
+    assert record.welfare_eur >= best_of_every_choice(book, name, 1e-3) - 2e-3
+    assert record.welfare_eur <= best_of_every_choice(book, name, 1.0) + 2e-3
     return bool(record.paradoxically_rejected)
 
 
