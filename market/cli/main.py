@@ -20,6 +20,7 @@ from grid.errors import InputError, PeergridError
 from market.cli.messages import say
 
 COMMANDS = {
+    "backup": ("market.cli.backup", "Copy markets' databases, also while they run."),
     "bench": ("market.cli.bench", "Measure how fast the parts are."),
     "chain": ("market.cli.chain_commands", "Deploy a market's contracts, watch them, deposit and withdraw."),
     "broker": ("market.cli.broker", "Set up an MQTT broker that knows everybody by certificate."),
@@ -30,6 +31,7 @@ COMMANDS = {
     "feeder": ("market.cli.feeder", "List feeders, check one, import one's own."),
     "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
     "init": ("market.cli.init", "Write a commented configuration of a market."),
+    "member": ("market.cli.members", "Members join, leave, move, get another meter."),
     "meter": ("market.cli.meter", "Find, enrol and run meters; print the format of their messages."),
     "operate": ("market.cli.operate", "Suspend a market and resume it, change its prices or its network."),
     "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from grid.errors import BrokerError
@@ -21,6 +21,7 @@ from market.service.intake import Intake
 from market.service.parse import Heard, Refusal, hear, hear_status, sender_of, topic_of
 from market.service.ports import Tally
 from market.service.receipts import PAUSE_S, Pacing
+from market.service.roster import Roster
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, inputs, intervals, outbox
 from meters.mqtt import Inbox, Incoming, Message, Session, Tls
@@ -54,7 +55,9 @@ class Gateway:
         tls: Tls | None = None,
     ) -> None:
         self.tally = Tally()
-        self.members: Mapping[str, Member] = {member.meter: member for member in members}
+        self.members = Roster(members)
+        with store.reading() as connection:
+            self.members.load(connection)
         self.cover = Cover(settings, self.members)
         self.intake = Intake(settings, self.members, store, clock, self.cover)
         self._settings = settings

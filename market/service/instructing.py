@@ -17,9 +17,11 @@ from market.accounts.metering import Flag, Metered
 from market.accounts.timeofuse import TimeOfUse
 from market.auction.book import Limits
 from market.messages.models import Tariff
+from market.service.joining import Joining, JoiningError
 from market.service.networks import Networks
 from market.service.ports import Network
-from market.service.settings import MarketSettings, Member
+from market.service.roster import Roster
+from market.service.settings import MarketSettings
 from market.service.settling import Settling, held
 from market.service.store import (
     Store,
@@ -43,7 +45,7 @@ class Instructing:
     def __init__(
         self,
         settings: MarketSettings,
-        members: Mapping[str, Member],
+        members: Roster,
         store: Store,
         settling: Settling,
         networks: Networks,
@@ -53,11 +55,13 @@ class Instructing:
         self._store = store
         self._settling = settling
         self._networks = networks
+        self._joining = Joining(members, networks.bus_of)
         self._acts: Mapping[str, Callable[[Connection, Mapping[str, Any], str, int], None]] = {
             "suspend": self._suspend,
             "resume": self._resume,
             "tariff": self._tariff,
             "grid": self._grid,
+            "member": self._member,
             "dispute": self._dispute,
             "resolve": self._resolve,
         }
@@ -84,11 +88,16 @@ class Instructing:
                 self._acts[content["kind"]](tx, content["body"], content["reason"], at)
                 instructions.answer(tx, number, at, "")
                 input_journal.add(tx, decision(at, "instruction", content=content))
-        except (RefusedError, KeyError, TypeError, ValidationError) as error:
-            refusal = str(error) if isinstance(error, RefusedError) else f"is malformed: {error}"
+        except (RefusedError, JoiningError, KeyError, TypeError, ValidationError) as error:
+            known = isinstance(error, RefusedError | JoiningError)
+            refusal = str(error) if known else f"is malformed: {error}"
             with self._store.transaction() as tx:
                 instructions.answer(tx, number, at, refusal)
             return refusal
+        finally:
+            if content["kind"] == "member":
+                with self._store.reading() as connection:
+                    self._members.load(connection)
         return ""
 
     # Trading
@@ -131,6 +140,10 @@ class Instructing:
         except InputError as error:
             raise RefusedError(str(error)) from None
         terms.change_grid(tx, GridChange(first, name, body["feeder_sha256"], limits))
+
+    def _member(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """Somebody joins, leaves, moves or has another meter, from a gate on that has not opened."""
+        self._joining.change(tx, body, self._boundary(body.get("first_start"), self._next_start(tx, at)))
 
     def _next_start(self, tx: Connection, at: int) -> int:
         """The first interval whose gate has not opened."""

@@ -18,6 +18,7 @@ from market.service.clock import Clock
 from market.service.cover import Cover
 from market.service.parse import Heard, Refusal, entries_of
 from market.service.readings import Batch, ReadingDesk
+from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, alarms, input_journal, inputs, presence
 from market.service.store.input_journal import Entry
@@ -66,7 +67,7 @@ class Intake:
 
     def silent(self, interval_start: int) -> set[str]:
         """The meters that have neither an order for the interval nor had one refused."""
-        return set(self._members) - self._spoken[interval_start]
+        return set(members_at(self._members, interval_start)) - self._spoken[interval_start]
 
     def take(self, heard: Iterable[Heard], floods: Mapping[str, int] | None = None) -> list[Answer]:
         """Stores what is acceptable, durably, and tells what to answer: one answer an order, one an epoch
@@ -174,7 +175,10 @@ class Intake:
             if not tariff.floor <= step.limit_price <= tariff.cap:
                 reason = f"{step.limit_price} is outside floor {tariff.floor} and cap {tariff.cap}"
                 return reason, f"steps[{index}].limit_price"
-        fuse_wh = self._members[order.meter].fuse_w * self._settings.minutes // 60
+        member = members_at(self._members, order.interval_start).get(order.meter)
+        if member is None:
+            return "is no member in this interval", "meter"
+        fuse_wh = member.fuse_w * self._settings.minutes // 60
         for side, firm_wh in ((Side.BID, order.firm_import_wh), (Side.ASK, order.firm_export_wh)):
             total_wh = firm_wh + sum(step.energy_wh for step in order.steps if step.side == side)
             if total_wh > fuse_wh:

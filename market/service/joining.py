@@ -24,9 +24,9 @@ class JoiningError(Exception):
 
 
 class Joining:
-    """``bus_of`` is the bus of a connection point, or raises."""
+    """``bus_of`` is the bus of a connection point in the network of an interval, or raises."""
 
-    def __init__(self, roster: Roster, bus_of: Callable[[str], int]) -> None:
+    def __init__(self, roster: Roster, bus_of: Callable[[Connection, int, str], int]) -> None:
         self._roster = roster
         self._bus_of = bus_of
 
@@ -40,7 +40,7 @@ class Joining:
                 self._leave(tx, body["meter"], first_start)
             case "move":
                 member = self._leaving(body["meter"], first_start)
-                self._enter(tx, self._placed(member, body["connection_point"]), first_start, member.meter)
+                self._enter(tx, member, body["connection_point"], first_start)
             case "replace":
                 member = self._leaving(body["meter"], first_start)
                 self._leave(tx, member.meter, first_start)
@@ -56,12 +56,12 @@ class Joining:
 
     def _join(self, tx: Connection, document: Mapping[str, Any], first_start: int) -> None:
         member = Member.model_validate({"bus": 0, "deposit_ueur": 0, **document})
-        if member.meter in self._roster.at(first_start) or self._roster.later(first_start, member.meter):
+        if member.meter in self._roster.at(first_start) or self._roster.has_change(member.meter, first_start):
             raise JoiningError(f"{member.meter} is a member already, or will be")
         owner = membership.owner_of(tx, member.meter)
         if owner not in (None, member.owner):
             raise JoiningError(f"{member.meter} is {owner}'s in these books: give the device a new key")
-        self._enter(tx, self._placed(member, member.connection_point), first_start, joins=True)
+        self._enter(tx, member, member.connection_point, first_start)
 
     def _leave(self, tx: Connection, meter: str, first_start: int) -> None:
         self._leaving(meter, first_start)
@@ -69,26 +69,19 @@ class Joining:
 
     def _leaving(self, meter: str, first_start: int) -> Member:
         member = self._roster.at(first_start).get(meter)
-        if member is None or self._roster.later(first_start, meter):
-            raise JoiningError(f"{meter} is no member at {first_start}, or has a later change already")
+        if member is None or self._roster.has_change(meter, first_start):
+            raise JoiningError(
+                f"{meter} is no member at {first_start}, or has a change then or later already"
+            )
         return member
 
-    def _placed(self, member: Member, connection_point: str) -> Member:
+    def _enter(self, tx: Connection, member: Member, connection_point: str, first_start: int) -> None:
         try:
-            bus = self._bus_of(connection_point)
+            bus = self._bus_of(tx, first_start, connection_point)
         except (PeergridError, KeyError, ValueError):
             raise JoiningError(f"{connection_point} is no connection point of this feeder") from None
-        return member.model_copy(update={"connection_point": connection_point, "bus": bus})
-
-    def _enter(
-        self, tx: Connection, member: Member, first_start: int, but: str = "", *, joins: bool = False
-    ) -> None:
-        """Raises where another meter stands at the connection point at that time or later."""
-        known = [*self._roster.at(first_start).values()]
-        known += [c.member for c in membership.changes(tx) if c.member and c.first_start > first_start]
-        for other in known:
-            if other.connection_point == member.connection_point and other.meter not in (but, member.meter):
-                raise JoiningError(f"{other.meter} stands at {member.connection_point}")
-        if (first_start, member.meter) in {(c.first_start, c.meter) for c in membership.changes(tx)}:
-            raise JoiningError(f"{member.meter} has a change at {first_start} already")
-        membership.add(tx, Change(first_start, member.meter, member, joins))
+        for other in [*self._roster.at(first_start).values(), *self._roster.later(first_start)]:
+            if other.connection_point == connection_point and other.meter != member.meter:
+                raise JoiningError(f"{other.meter} stands at {connection_point}")
+        placed = member.model_copy(update={"connection_point": connection_point, "bus": bus})
+        membership.add(tx, Change(first_start, member.meter, placed))

@@ -18,6 +18,7 @@ from market.accounts.metering import BOUNDARY_TOLERANCE_S
 from market.messages.models import Reading, ReadingEntry, Readings, ReceiptKind, ReceiptResult
 from market.service.answer import Answer
 from market.service.parse import Heard, entries_of
+from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, alarms, input_journal, inputs, progress
 from market.service.store.inputs import StoredReading
@@ -95,7 +96,8 @@ class ReadingDesk:
 
     def unread(self, boundary: int) -> set[str]:
         """The meters without a reading within ± 30 s of a watched boundary."""
-        return set(self._members) - self._read_at[boundary]
+        expected = members_at(self._members, boundary - 1).keys() | members_at(self._members, boundary).keys()
+        return expected - self._read_at[boundary]
 
     def take_late(self) -> int | None:
         """Since last asked, the earliest time of a reading that came after a later boundary was watched;

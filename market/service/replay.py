@@ -19,6 +19,7 @@ from market.messages.models import Award, Order, Reading, Readings, Tariff
 from market.messages.signing import Domain, is_signed_by, message_digest
 from market.service.parse import entries_of
 from market.service.ports import M, Network, Physics, Sent
+from market.service.roster import Roster
 from market.service.settings import MarketSettings, Member
 from market.service.steps import Draft, Solved, Steps
 from market.service.store import Store, commitments, input_journal, inputs, intervals, schema
@@ -34,6 +35,7 @@ COMPARED = (
     schema.suspension,
     schema.tariff_change,
     schema.grid_change,
+    schema.member_change,
     schema.clearing,
     schema.award,
     schema.metered,
@@ -163,11 +165,13 @@ class Replay:
     def _begin(self, entry: Entry, stored: Connection) -> None:
         content = entry.document()
         settings = MarketSettings.model_validate(content["settings"], strict=False)
-        members = [Member.model_validate(member) for member in content["members"]]
+        members = Roster(Member.model_validate(member) for member in content["members"])
+        with self._scratch.reading() as scratch:
+            members.load(scratch)
         self._domain = Domain(content["chain_id"], content["registry"])
         self._steps = Steps(
             settings=settings,
-            members={member.meter: member for member in members},
+            members=members,
             signer=_Witness(content["market"], stored),
             domain=self._domain,
             store=self._scratch,

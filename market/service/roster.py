@@ -17,25 +17,33 @@ class Roster(Mapping[str, Member]):
     """
 
     def __init__(self, members: Iterable[Member]) -> None:
-        self._first = {member.meter: member for member in members}
+        self.founders = {member.meter: member for member in members}
         self._changes: list[membership.Change] = []
-        self._newest: Mapping[str, Member] = self._first
+        self._newest: Mapping[str, Member] = self.founders
         self._by_count: dict[int, Mapping[str, Member]] = {}
 
     def load(self, connection: Connection) -> None:
-        """Takes the changes from the store."""
+        """Takes the changes from the store. Of whom something was changed, the configuration's word counts no
+        more: first terms are those in the journal.
+        """
         self._changes = membership.changes(connection)
+        if self._changes:
+            begun = membership.founders(connection)
+            for meter in {change.meter for change in self._changes}:
+                self.founders.pop(meter, None)
+                if meter in begun:
+                    self.founders[meter] = begun[meter]
         joined = {change.meter: change.member for change in self._changes if change.member is not None}
-        self._newest = self._first | joined
+        self._newest = self.founders | joined
         self._by_count = {}
 
     def at(self, start: int) -> Mapping[str, Member]:
         """The members of the interval at ``start``."""
         count = sum(change.first_start <= start for change in self._changes)
         if not count:
-            return self._founders()
+            return self.founders
         if count not in self._by_count:
-            members = dict(self._founders())
+            members = dict(self.founders)
             for change in self._changes[:count]:
                 members.pop(change.meter, None)
                 if change.member is not None:
@@ -43,19 +51,13 @@ class Roster(Mapping[str, Member]):
             self._by_count[count] = members
         return self._by_count[count]
 
-    def later(self, start: int, meter: str) -> bool:
-        """Whether a meter has a change after ``start``."""
-        return any(change.first_start > start and change.meter == meter for change in self._changes)
+    def has_change(self, meter: str, first_start: int) -> bool:
+        """Whether a meter has a change from ``first_start`` on, or a later one."""
+        return any(change.first_start >= first_start and change.meter == meter for change in self._changes)
 
-    def _founders(self) -> Mapping[str, Member]:
-        """Those whom the configuration names and no change made members."""
-        if not self._changes:
-            return self._first
-        return {meter: member for meter, member in self._first.items() if not self._joined_later(meter)}
-
-    def _joined_later(self, meter: str) -> bool:
-        first = next((change for change in self._changes if change.meter == meter), None)
-        return first is not None and first.joins
+    def later(self, start: int) -> list[Member]:
+        """How members will be registered after ``start`` who are not yet."""
+        return [c.member for c in self._changes if c.first_start > start and c.member is not None]
 
     def __getitem__(self, meter: str) -> Member:
         return self._newest[meter]

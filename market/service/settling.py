@@ -5,6 +5,7 @@ Everything here works inside the market's database and can be done again after a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from market.service import orderbook
 from market.service.cover import Cover
 from market.service.networks import Networks
 from market.service.ports import Settler, Standing
+from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
 from market.service.store import Store, alarms, disputes, input_journal, inputs, intervals, money
 from market.service.store.input_journal import decision
@@ -118,15 +120,21 @@ class Settling:
             accounts = money.account_states(connection)
         if total := sum(account.ledger_neur for account in accounts):
             raise LedgerError(f"the ledger sums to {total} nEUR instead of zero")
-        balances = settler.balances([account.address for account in accounts])
+        balances = settler.balances(sorted({account.address for account in accounts}))
         brought = settler.credit_moved()
+        settled: Counter[str] = Counter()
+        for account in accounts:
+            settled[account.address] += account.settled_ueur
         for account in accounts:
             moved = balances[account.address] - brought.get(account.address, 0)
             expected = account.ledger_neur // NEUR_PER_UEUR
-            if moved != account.settled_ueur or (account.account != ROUNDING and moved != expected):
+            if moved != settled[account.address] or (
+                account.account != ROUNDING and account.settled_ueur != expected
+            ):
                 raise LedgerError(
-                    f"{account.account}: the chain moved {moved} µEUR, batches {account.settled_ueur}, "
-                    f"and the ledger stands at {account.ledger_neur} nEUR"
+                    f"{account.account}: the chain moved {moved} µEUR of its wallet, batches"
+                    f" {settled[account.address]}, and of {account.settled_ueur} µEUR of its own the ledger"
+                    f" stands at {account.ledger_neur} nEUR"
                 )
         supply, deposits = settler.total_supply(), sum(brought.values())
         if supply != deposits:
@@ -150,6 +158,12 @@ class Settling:
     def renew(self, cover: Cover, opens_at: int, standing: Standing) -> None:
         """What accounts cover when a gate opens; ``standing`` is as the settler tells it."""
         cover.renew(standing, *self._settled(opens_at))
+        for owner, left_neur in cover.newly_low().items():
+            words = (
+                f"{max(0, left_neur) // NEUR_PER_UEUR} µEUR are left beside orders: they will soon be refused"
+            )
+            with self._store.transaction() as tx:
+                alarms.raise_alarm(tx, opens_at, "balance", owner, words)
 
     def room(self, cover: Cover, now: int, standing: Standing) -> Room:
         """What accounts cover beside their orders, nEUR by meter; None where they are barred."""
@@ -187,7 +201,8 @@ class Settling:
         with self._store.transaction() as tx:
             cleared = self._cleared(tx, start)
             energies = self._energies(tx, start, lambda *what: _raise_impossible(tx, now, start, *what))
-            flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, self._members, energies)
+            members = members_at(self._members, start)
+            flows = orderbook.delivered(cleared.book, cleared.record, cleared.orders, members, energies)
             delivered = self._networks.of(cleared.book).check(flows)
             input_journal.add(tx, decision(now, "meter", cleared.start))
             intervals.add_metered(tx, cleared.start, 0, energies)
@@ -253,7 +268,7 @@ class Settling:
         """What every meter says of an interval; those further away are asked where near readings do not
         tell. More than a fuse carries is as good as nothing said, and ``on_impossible`` is told.
         """
-        seconds, meters = self._settings.seconds, sorted(self._members)
+        seconds, meters = self._settings.seconds, sorted(members_at(self._members, start))
         reach_s = BOUNDARY_TOLERANCE_S
         near = [
             inputs.registers_between(connection, boundary - reach_s, boundary + reach_s)
@@ -305,7 +320,7 @@ class Settling:
             cleared.book,
             cleared.record,
             cleared.orders,
-            self._networks.placed(cleared.book, self._members),
+            self._networks.placed(cleared.book, members_at(self._members, cleared.start)),
             energies,
             self._networks.of(cleared.book).bus_of,
             carried,

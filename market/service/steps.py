@@ -24,7 +24,8 @@ from market.service.instructing import Instructing
 from market.service.networks import Networks
 from market.service.parse import topic_of
 from market.service.ports import Document, Network, Physics, Sent, Signing, Standing
-from market.service.settings import MarketSettings, Member
+from market.service.roster import Roster, members_at
+from market.service.settings import MarketSettings
 from market.service.settling import Settling
 from market.service.store import Store, input_journal, inputs, intervals, money, notices, outbox, terms
 from market.service.store.input_journal import decision
@@ -60,7 +61,7 @@ class Steps:
         self,
         *,
         settings: MarketSettings,
-        members: Mapping[str, Member],
+        members: Roster,
         signer: Signing,
         domain: Domain,
         store: Store,
@@ -80,13 +81,13 @@ class Steps:
         """Enters the market's terms and members, and journals them where they are new."""
         terms_document = {
             "settings": self._settings.model_dump(mode="json", exclude={"patience_s"}),
-            "members": [member.model_dump(mode="json") for member in self._members.values()],
+            "members": [member.model_dump(mode="json") for member in self._members.founders.values()],
             "market": self._signer.address,
             "chain_id": self._domain.chain_id,
             "registry": self._domain.verifying_contract,
         }
         with self._store.transaction() as tx:
-            inputs.register(tx, self._settings, list(self._members.values()))
+            inputs.register(tx, self._settings, list(self._members.founders.values()))
             if not input_journal.has(terms_document, input_journal.newest(tx, "market")):
                 input_journal.add(tx, decision(at, "market", content=terms_document))
 
@@ -127,7 +128,8 @@ class Steps:
             orders = {meter: s.order for meter, s in inputs.live_orders(connection, start).items()}
             suspension = terms.suspension_of(connection, start)
             network, missing = self._network(connection, start)
-        points = frozenset(self._members[meter].connection_point for meter in orders)
+        members = members_at(self._members, start)
+        points = frozenset(members[meter].connection_point for meter in orders)
         problem = missing if suspension is None else f"suspended by the operator: {suspension}"
         outsiders: Sequence[Firm] = ()
         try:
@@ -151,7 +153,8 @@ class Steps:
     ) -> Book:
         with self._store.reading() as connection:
             tariff = intervals.tariff_of(connection, start)
-        return orderbook.build_book(self._settings, start, orders, self._members, outsiders, tariff, network)
+        members = members_at(self._members, start)
+        return orderbook.build_book(self._settings, start, orders, members, outsiders, tariff, network)
 
     def suspended(self, draft: Draft, problem: str) -> Solved:
         record = suspended_record(draft.network.feeder_name, draft.book.interval, problem)
@@ -167,7 +170,7 @@ class Steps:
                 start,
                 record,
                 orders,
-                self.networks.placed(draft.book, self._members),
+                self.networks.placed(draft.book, members_at(self._members, start)),
                 draft.book.tariff,
             )
         ]

@@ -15,7 +15,7 @@ from market.service.store import notices, schema
 EVIDENCE_MAX = 200
 """Messages kept of one meter."""
 
-AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock"]
+AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock", "balance"]
 
 
 @dataclass(frozen=True, slots=True)

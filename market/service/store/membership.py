@@ -9,19 +9,16 @@ from sqlalchemy import Connection, delete, insert, select
 
 from market.accounts.ledger import household
 from market.service.settings import Member
-from market.service.store import schema
+from market.service.store import input_journal, schema
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From ``first_start`` on, ``meter`` is registered as ``member``; None: no more. ``joins`` tells that it
-    was no member before.
-    """
+    """From ``first_start`` on, ``meter`` is registered as ``member``; None: no more."""
 
     first_start: int
     meter: str
     member: Member | None
-    joins: bool = False
 
 
 def changes(connection: Connection) -> list[Change]:
@@ -33,10 +30,16 @@ def changes(connection: Connection) -> list[Change]:
             row.first_start,
             row.meter,
             None if row.member is None else Member.model_validate_json(row.member),
-            bool(row.joins),
         )
         for row in rows
     ]
+
+
+def founders(connection: Connection) -> dict[str, Member]:
+    """Those whom the configuration named when the journal last said how the market is set up."""
+    entry = input_journal.newest(connection, "market")
+    named = entry.document()["members"] if entry is not None else []
+    return {document["meter"]: Member.model_validate(document) for document in named}
 
 
 def add(tx: Connection, change: Change) -> None:
@@ -55,7 +58,6 @@ def add(tx: Connection, change: Change) -> None:
         "first_start": change.first_start,
         "meter": change.meter,
         "member": None if member is None else member.model_dump_json(),
-        "joins": int(change.joins),
     }
     tx.execute(insert(schema.member_change), row)
 

@@ -417,7 +417,6 @@ member_change = Table(
     Column("first_start", Whole, primary_key=True, comment="the first interval that it is for"),
     Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
     Column("member", Text, comment="how it is registered from then on, JSON; NULL: no more"),
-    Column("joins", Whole, nullable=False, comment="1 where it was no member before"),
     sqlite_with_rowid=False,
 )
 

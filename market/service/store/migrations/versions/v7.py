@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("first_start", _WHOLE, primary_key=True),
         sa.Column("meter", sa.Text, sa.ForeignKey("meter.meter"), primary_key=True),
         sa.Column("member", sa.Text),
-        sa.Column("joins", _WHOLE, nullable=False),
         sqlite_with_rowid=False,
     )
 
