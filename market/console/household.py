@@ -185,10 +185,10 @@ def reasons(
     point, meter = about["connection_point"], about["meter"]
     found: list[tuple[str, Sequence[str]]] = []
     if any(firm.connection_point == point for firm in book.firm or ()):
-        found.append(("Firm energy", explain(book, record, market.feeder, f"firm:{point}")))
+        found.append(("Firm energy", explain(book, record, market.feeder_of(book), f"firm:{point}")))
     for order in book.orders:
         if order.id.startswith(f"{meter}:"):
-            sentences = explain(book, record, market.feeder, order.id)
+            sentences = explain(book, record, market.feeder_of(book), order.id)
             side = "Bid" if order.side == "bid" else "Ask"
             words = [text.replace(order.id, f"{side} {order.id.rpartition(':')[2]}") for text in sentences]
             found.append((f"{side} {order.id.rpartition(':')[2]}", words))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -21,7 +20,7 @@ from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.drawing.feeder_map import State
 from market.drawing.interval import grid_state, neighbours_wh, price_band
-from market.service.store import views
+from market.service.store import terms, views
 from market.service.store.readonly import StoredMarket
 from market.verify.report import Report
 from market.verify.verify import verify
@@ -30,7 +29,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 DAY_S = 86_400
-_DIGESTS, _CLEARINGS, _STATES = 3000, 24, 400
+_DIGESTS, _CLEARINGS, _STATES, _FEEDERS = 3000, 24, 400, 4
 
 
 class Kept(Generic[K, V]):
@@ -117,6 +116,7 @@ class Market:
         self._clearings: Kept[int, Clearing] = Kept(_CLEARINGS)
         self._digests: Kept[int, Digest] = Kept(_DIGESTS)
         self._states: Kept[int, State] = Kept(_STATES)
+        self._feeders: Kept[str, Feeder] = Kept(_FEEDERS)
         self._net_lock = Lock()
 
     @property
@@ -126,14 +126,26 @@ class Market:
     def close(self) -> None:
         self.stored.close()
 
-    @cached_property
+    @property
     def feeder(self) -> Feeder:
-        return open_feeder(self.stored.feeder_name)
+        """The network of the newest interval."""
+        with self.stored.reading() as connection:
+            span = views.span(connection)
+            change = terms.grid_of(connection, span[1]) if span else None
+        return self._feeder(change.feeder_name if change else None)
 
-    @cached_property
+    def feeder_of(self, book: Book) -> Feeder:
+        """The network that a book was cleared on."""
+        return self._feeder(book.feeder)
+
+    def _feeder(self, name: str | None) -> Feeder:
+        named = name or self.stored.feeder_name
+        return self._feeders.made(named, lambda: open_feeder(named))
+
+    @property
     def buses(self) -> dict[str, int]:
         """The bus of every connection point: of an element of the feeder, or as ``bus:12`` says itself."""
-        return _Buses(zip(self.feeder.element.tolist(), self.feeder.element_bus.tolist(), strict=True))
+        return _buses(self.feeder)
 
     # Intervals
 
@@ -161,7 +173,7 @@ class Market:
 
     def _digest(self, clearing: Clearing) -> Digest:
         book, record = clearing.book, clearing.record
-        band = price_band(book, record, self.buses)
+        band = price_band(book, record, _buses(self.feeder_of(book)))
         return Digest(
             start=clearing.start,
             status=record.status,
@@ -216,7 +228,10 @@ class Market:
             clearing = self.clearing(connection, start)
             if clearing is None:
                 return None
-            computed = grid_state(self.feeder, clearing.book, clearing.record)
+            feeder = self.feeder_of(clearing.book)
+            if feeder.sha256 != self.feeder.sha256:
+                return None  # what is drawn is another network
+            computed = grid_state(feeder, clearing.book, clearing.record)
             if computed is None:
                 return None
             found = self._states.put(start, computed)
@@ -225,8 +240,13 @@ class Market:
     def verified(self, clearing: Clearing) -> Report:
         """Everything recomputed from pandapower, without the clearing's code."""
         with self._net_lock:  # a net is changed while it is solved
-            net = open_net(self.stored.feeder_name)
-            return verify(clearing.record, clearing.book, net, self.feeder.sha256)
+            feeder = self.feeder_of(clearing.book)
+            net = open_net(clearing.book.feeder or self.stored.feeder_name)
+            return verify(clearing.record, clearing.book, net, feeder.sha256)
+
+
+def _buses(feeder: Feeder) -> dict[str, int]:
+    return _Buses(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
 
 
 class _Buses(dict[str, int]):

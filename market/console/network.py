@@ -19,7 +19,8 @@ def day_values(market: Market, connection: Connection, moment: int | None) -> di
     """Voltages (pu) and loadings (percent of the limit) of the schedule, prices (µEUR/kWh) and scheduled net
     energy (Wh, export positive), by interval and node or branch; null where there is none.
     """
-    topology = topology_of(market.feeder)
+    feeder = market.feeder
+    topology = topology_of(feeder)
     branches = [name for _, _, name in topology.branches]
     day = market.day(connection, moment)
     lines = market.lines(connection, *day) if day else []
@@ -40,11 +41,11 @@ def day_values(market: Market, connection: Connection, moment: int | None) -> di
         energy = [0] * topology.node_count
         if clearing:
             for node_price in clearing.record.prices:
-                node = market.feeder.node_of(f"bus:{node_price.bus}")
+                node = feeder.node_of(f"bus:{node_price.bus}")
                 if node is not None:
                     price[node] = node_price.price
             for point, (p_w, _) in injections_of(clearing.book, clearing.record).items():
-                node = market.feeder.node_of(point)
+                node = feeder.node_of(point)
                 if node is not None:
                     energy[node] += round(p_w * clearing.book.interval.hours)
         values["price"].append(price if clearing else None)
@@ -76,7 +77,8 @@ def felt_limits(market: Market, connection: Connection, since: int, until: int) 
     ):
         at = found[element, kind]
         at[start] = max(at.get(start, 0.0), shadow)
-    rating_va = dict(zip(market.feeder.branch.tolist(), market.feeder.rating_va.tolist(), strict=True))
+    feeder = market.feeder
+    rating_va = dict(zip(feeder.branch.tolist(), feeder.rating_va.tolist(), strict=True))
     limits = []
     for (element, kind), shadows in found.items():
         eur_hours = sum(shadow * minutes[start] / 60 for start, shadow in shadows.items())

@@ -18,6 +18,7 @@ from market.auction.book import Book, Limits
 from market.auction.record import ClearingRecord
 from market.cli.main import run
 from market.cli.physics import replay_physics
+from market.console.market import Market
 from market.service.ports import Physics, Progress
 from market.service.replay import Replay
 from market.service.solver import SolverProcess
@@ -195,3 +196,21 @@ def test_the_solver_clears_each_book_on_the_network_that_it_names(tmp_path: Path
         found = [solver.clear(book, 60).record.certificate.feeder_sha256 for book in books]
     usual = open_feeder(FEEDER).sha256
     assert found == [usual, sha256, usual]
+
+
+async def test_the_console_verifies_each_interval_on_its_own_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = weaker_net(tmp_path / "net.json", 0.95)
+    body = {"first_start": CHANGED, "feeder": "net.json", "feeder_sha256": sha256, "limits": None}
+    assert await a_day(tmp_path, [body]) == [""]
+    monkeypatch.chdir(tmp_path)  # where the configuration would be
+    shown = Market(tmp_path / "market.sqlite")
+    with shown.stored.reading() as connection:
+        for index in (0, 4):
+            clearing = shown.clearing(connection, START + index * SECONDS)
+            assert clearing is not None and shown.verified(clearing).ok
+        assert shown.feeder.sha256 == sha256, "the newest is drawn"
+        assert shown.state(connection, START) is None, "the one before is another drawing"
+        assert shown.state(connection, START + 4 * SECONDS) is not None
+    shown.close()
