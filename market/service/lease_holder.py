@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from sqlalchemy.exc import DatabaseError
@@ -21,27 +22,28 @@ _log = logging.getLogger("peergrid.market")
 
 class LeaseHolder:
     """``acquire`` waits for its turn; then, as an async context manager, makes the lease beat and gives it
-    back. ``lease_s`` is real time.
+    back. ``lease_s`` is real time, as ``monotonic`` tells it.
     """
 
-    def __init__(self, store: Store, lease_s: float) -> None:
+    def __init__(self, store: Store, lease_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._lease_s = lease_s
+        self._monotonic = monotonic
         self._beating: asyncio.Task[None] | None = None
 
     async def acquire(self, stop: asyncio.Event) -> bool:
         """True when the lease is this process's; False when ``stop`` was set before."""
         watched: Lease | None = None
-        since = time.monotonic()
+        since = self._monotonic()
         while not stop.is_set():
             with self._store.reading() as connection:
                 seen = leases.current(connection)
             if seen != watched:
                 if seen is not None and (watched is None or watched.holder != seen.holder):
                     _log.info("lease", extra={"event": {"held_by": seen.holder}})
-                watched, since = seen, time.monotonic()
+                watched, since = seen, self._monotonic()
             free = seen is None or not seen.holder or leases.is_gone(seen.holder)
-            if free or time.monotonic() - since >= self._lease_s:
+            if free or self._monotonic() - since >= self._lease_s:
                 with self._store.transaction() as tx:
                     fence = leases.take(tx, leases.myself(), seen)
                 if fence is not None:

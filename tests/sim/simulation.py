@@ -13,8 +13,10 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
@@ -31,10 +33,11 @@ from market.service.intake import Intake
 from market.service.parse import Heard
 from market.service.ports import ChainBooks, Physics, Sent, Standing, Tally, never
 from market.service.settings import MarketSettings
-from market.service.store import Store, outbox
+from market.service.store import Store, database, outbox
 from market.service.waves import SimulatedMarket
 from tests.service import scene
 from tests.service.scene import DEPOSITS, DOMAIN, MARKET, MEMBERS, METERS, SECONDS, START
+from tests.sim import virtual_time
 
 RUNS_MAX = 200
 BY_METER = {member.meter: member for member in MEMBERS}
@@ -67,14 +70,20 @@ class PowerCutError(Exception):
 
 
 class Faults:
-    """What goes wrong, by seed; seed 0 is a day without faults."""
+    """What goes wrong, by seed; seed 0 is a day without faults. ``rarity`` is how much rarer than usual."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rarity: float = 1.0) -> None:
         self.random = random.Random(seed)
         self.calm = seed == 0
-        self.lost, self.repeated = (0.0, 0.0) if self.calm else (0.2, 0.2)
-        self.power_cut, self.bad_write = (0.0, 0.0) if self.calm else (0.04, 0.03)
-        self.chain_away = 0.0 if self.calm else 0.1
+        often = 0.0 if self.calm else 1.0 / rarity
+        self.lost = self.repeated = 0.2 * often
+        self.power_cut, self.bad_write = 0.04 * often, 0.03 * often
+        self.chain_away = self.solver_dies = 0.1 * often
+
+    def cease(self) -> None:
+        """From now on all is well."""
+        self.calm = True
+        self.lost = self.repeated = self.power_cut = self.bad_write = self.chain_away = self.solver_dies = 0.0
 
     def happens(self, chance: float) -> bool:
         return chance > 0 and self.random.random() < chance
@@ -82,14 +91,18 @@ class Faults:
 
 class FaultyStore(Store):
     faults: Faults
+    _is_cut = False
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
+        if self._is_cut:
+            raise PowerCutError  # whatever else runs in the process ends with it
         with super().transaction() as tx:
             yield tx
             if self.faults.happens(self.faults.bad_write):
                 raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
         if self.faults.happens(self.faults.power_cut):
+            self._is_cut = True
             raise PowerCutError
 
 
@@ -209,6 +222,27 @@ class Network:
                 self._meters.answered(answer)
 
 
+@contextmanager
+def inline_threads(faults: Faults) -> Iterator[None]:
+    """What the market does in threads takes virtual time, and others go on meanwhile: all of it in an order
+    that follows from the seed.
+    """
+
+    async def to_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        await asyncio.sleep(0.0 if faults.calm else faults.random.expovariate(1.0))
+        return function(*arguments, **named)
+
+    with patch.object(asyncio, "to_thread", to_thread):
+        yield
+
+
+@contextmanager
+def one_engine() -> Iterator[None]:
+    """All that is in the same place has the same engine, which compiles each statement once."""
+    with patch.object(database, "open_engine", lru_cache(database.open_engine)):
+        yield
+
+
 def simulate(folder: Path, seed: int, intervals: int) -> tuple[int, Meters, SimulatedChain]:
     """Runs a day to its end, however often its process ends; how often that was."""
     faults, meters = Faults(seed), Meters()
@@ -216,12 +250,13 @@ def simulate(folder: Path, seed: int, intervals: int) -> tuple[int, Meters, Simu
     of = scene.settings(intervals)
     chain.deposits |= {treasury.address: treasury.deposit_ueur for treasury in of.treasuries.values()}
     FaultyStore.faults = faults
-    for run in range(RUNS_MAX):
-        try:
-            asyncio.run(_day(folder, of, faults, meters, chain))
-        except (PowerCutError, OperationalError, ChainError):
-            continue
-        return run, meters, chain
+    with inline_threads(faults):
+        for run in range(RUNS_MAX):
+            try:
+                virtual_time.run(lambda _: _day(folder, of, faults, meters, chain))
+            except (PowerCutError, OperationalError, ChainError):
+                continue
+            return run, meters, chain
     raise AssertionError(f"seed {seed}: not done after {RUNS_MAX} runs")
 
 

@@ -169,13 +169,16 @@ def _positions(connection: Connection, sequence: int) -> dict[str, int]:
 
 
 def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: int) -> None:
-    """A batch is final on the chain, and so are the intervals that were settled with it."""
+    """A batch is final on the chain, and so are the intervals of which all is: also those that came to
+    nothing, because nobody has said anything of them.
+    """
     table = schema.batch
     tx.execute(
         update(table).where(table.c.sequence == sequence).values(state="FINAL", tx_hash=tx_hash, gas=gas)
     )
-    for start in _intervals_of(tx, sequence, "SETTLED"):
-        intervals.advance(tx, start, "FINAL", at)
+    for start in intervals.intervals_in(tx, "SETTLED"):
+        if is_final(tx, start):
+            intervals.advance(tx, start, "FINAL", at)
 
 
 def _intervals_of(connection: Connection, sequence: int, state: str) -> list[int]:
