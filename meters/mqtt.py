@@ -1,6 +1,7 @@
 """MQTT sessions that neither lose nor invent messages.
 
-The one module that knows aiomqtt, paho and their private parts (contract tests hold them to it):
+The one module that knows aiomqtt, paho and their private parts, with :mod:`meters.paho_speed` (contract
+tests hold them to it):
 
 - a message is acknowledged to the broker only after its batch was processed (:meth:`Inbox.done`);
 - a publish counts when the broker's acknowledgement carries no error (aiomqtt ignores its reason code);
@@ -27,13 +28,18 @@ from typing import Any
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.enums import MessageType, MQTTErrorCode
+from paho.mqtt.enums import MessageType
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from grid.errors import BrokerError
+from meters.paho_speed import (
+    decode_publishes,
+    look_for_waiting_only_where_some_wait,
+    read_in_large_pieces,
+)
 
 QOS = 1
 BATCH_MAX = 500
@@ -45,7 +51,6 @@ _END_AGAIN_S = 1.0
 _INFLIGHT_MAX = 5_000
 _UNCONFIRMED_MAX = 20_000
 _QOS_0_MAX = 10_000
-_READ_BYTES = 65_536
 _PUBACK = struct.Struct("!BBH")
 
 _log = logging.getLogger(__name__)
@@ -350,8 +355,8 @@ class Session:
         # Known from here on: a kept session's messages come, and are acknowledged, before the SUBACK.
         self._paho = paho = client._client
         paho.manual_ack_set(True)
-        _read_in_large_pieces(paho)
-        _look_for_waiting_only_where_some_wait(paho)
+        read_in_large_pieces(paho)
+        look_for_waiting_only_where_some_wait(paho)
         announce = paho.on_connect
 
         def on_connect(*arguments: Any) -> None:
@@ -376,7 +381,7 @@ class Session:
             if confirmation is not None:
                 confirmation.confirm(error)
 
-        _decode_publishes(paho, on_message)
+        decode_publishes(paho, on_message)
         paho.on_connect = on_connect
         paho.on_publish = on_publish
         return client
@@ -396,64 +401,3 @@ class Session:
         if self._paho is not None:
             packets = b"".join([_PUBACK.pack(MessageType.PUBACK, 2, mid) for mid in mids])
             self._paho._packet_queue(MessageType.PUBACK, packets, mids[-1], QOS)
-
-
-def _read_in_large_pieces(paho: PahoClient) -> None:
-    """Paho asks the kernel three times for each packet; here it is asked once for many."""
-    receive, loop_read = paho._sock_recv, paho.loop_read
-    held = bytearray()
-
-    def sock_recv(bufsize: int) -> bytes:
-        if not held:
-            data = receive(_READ_BYTES)
-            if not data:
-                return b""
-            held.extend(data)
-        piece = bytes(held[:bufsize])
-        del held[:bufsize]
-        return piece
-
-    def read_all(max_packets: int = 1) -> MQTTErrorCode:
-        while True:
-            code = loop_read(max_packets)
-            if code or not held:
-                return code
-
-    paho._sock_recv = sock_recv  # type: ignore[method-assign]
-    paho.loop_read = read_all  # type: ignore[method-assign]
-
-
-def _decode_publishes(paho: PahoClient, on_message: Callable[[str, bytes, bool, int, int], None]) -> None:
-    """Takes a PUBLISH of MQTT 5 apart without an object for each of its properties, which nobody reads."""
-
-    def handle_publish() -> MQTTErrorCode:
-        flags, packet = paho._in_packet["command"], paho._in_packet["packet"]
-        qos = (flags >> 1) & 3
-        at = 2 + int.from_bytes(packet[:2], "big")
-        topic, mid = packet[2:at].decode(), 0
-        if qos:
-            mid = int.from_bytes(packet[at : at + 2], "big")
-            at += 2
-        properties_bytes, shift = 0, 0
-        while True:
-            byte = packet[at]
-            properties_bytes |= (byte & 127) << shift
-            at, shift = at + 1, shift + 7
-            if byte < 128:
-                break
-        on_message(topic, bytes(packet[at + properties_bytes :]), bool(flags & 1), mid, qos)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    paho._handle_publish = handle_publish  # type: ignore[method-assign]
-
-
-def _look_for_waiting_only_where_some_wait(paho: PahoClient) -> None:
-    """At each acknowledgement paho walks over all messages for one that waits to be sent."""
-    update = paho._update_inflight
-
-    def update_inflight() -> MQTTErrorCode:
-        if len(paho._out_messages) <= paho._inflight_messages:
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        return update()
-
-    paho._update_inflight = update_inflight  # type: ignore[method-assign]
