@@ -97,8 +97,8 @@ def plan_home(home: Home) -> HomePlan:
             parameter.value = values
         else:
             parameter.store_values(dict(enumerate(values.tolist())))
-    # No other home's basis: the same numbers give the same plan, to which a test holds this. What Pyomo offers in
-    # public, set_instance, builds the model anew and takes three times as long.
+    # No other home's basis: the same numbers give the same plan, to which a test holds this. What Pyomo
+    # offers in public, set_instance, builds the model anew and takes three times as long.
     if (highs := getattr(solver, "_solver_model", None)) is not None:
         highs.clearSolver()
     result = solver.solve(model)
