@@ -29,10 +29,10 @@ class Roster(Mapping[str, Member]):
         self._changes = membership.changes(connection)
         if self._changes:
             begun = membership.founders(connection)
-            for meter in {change.meter for change in self._changes}:
-                self.founders.pop(meter, None)
-                if meter in begun:
-                    self.founders[meter] = begun[meter]
+            changed = {change.meter for change in self._changes}
+            first = {meter: member for meter, member in begun.items() if meter in changed}
+            known = {**self.founders, **first}
+            self.founders = {m: member for m, member in known.items() if m in first or m not in changed}
         joined = {change.meter: change.member for change in self._changes if change.member is not None}
         self._newest = self.founders | joined
         self._by_count = {}

@@ -15,7 +15,7 @@ import pytest
 
 from market.cli.main import run
 from market.messages.models import Gate, Order, Reading, ReceiptKind, Side, Step
-from market.messages.signing import UNSIGNED
+from market.messages.signing import UNSIGNED, Signer
 from market.service.cover import Cover
 from market.service.ports import Progress, Standing
 from market.service.replay import Replay
@@ -47,11 +47,18 @@ def at(index: int) -> int:
     return START + index * SECONDS
 
 
-def new_meter(index: int, gate: Gate) -> Sequence[Message]:
-    """The meter that replaces the broken one sends readings from the start, and orders too early."""
+class Village(Meters):
+    """With two more meters, which send readings and orders before they are members."""
+
+    def _extra(self, payload: bytes) -> Sequence[Message]:
+        gate = Gate.model_validate_json(payload)
+        return [message for meter in (NEW, SECOND) for message in _said(meter, gate)]
+
+
+def _said(meter: Signer, gate: Gate) -> list[Message]:
     count = (gate.opens_at - START) // SECONDS + 1
     reading = Reading(
-        meter=NEW.address,
+        meter=meter.address,
         epoch=0,
         seq=count,
         taken_at=gate.opens_at,
@@ -60,16 +67,19 @@ def new_meter(index: int, gate: Gate) -> Sequence[Message]:
         power_w=0,
         sig=UNSIGNED,
     )
-    order = Order(
-        meter=NEW.address,
-        feeder=FEEDER_ID,
-        interval_start=gate.interval_start,
-        version=0,
-        firm_import_wh=100,
-        steps=(Step(side=Side.BID, energy_wh=50, limit_price=290_000),),
-        sig=UNSIGNED,
-    )
-    return [Meters.message(NEW.sign(DOMAIN, reading)), Meters.message(NEW.sign(DOMAIN, order))]
+    messages = [Meters.message(meter.sign(DOMAIN, reading))]
+    if gate.state == "OPEN":
+        order = Order(
+            meter=meter.address,
+            feeder=FEEDER_ID,
+            interval_start=gate.interval_start,
+            version=0,
+            firm_import_wh=100,
+            steps=(Step(side=Side.BID, energy_wh=50, limit_price=290_000),),
+            sig=UNSIGNED,
+        )
+        messages.append(Meters.message(meter.sign(DOMAIN, order)))
+    return messages
 
 
 SECOND_METER = {
@@ -109,10 +119,10 @@ async def _run(folder: Path) -> None:
                     instructions.give(tx, "op", "member", body, "asked for")
 
     async with Broker() as broker:
-        meters = Meters(broker.port, on_open=new_meter)
+        meters = Village(broker.port)
         living = asyncio.create_task(meters.run())
         try:
-            async with market(folder, broker.port, settings(INTERVALS, patience_s=0.5), give) as running:
+            async with market(folder, broker.port, settings(INTERVALS), give) as running:
                 await running.run()
         finally:
             living.cancel()
@@ -176,6 +186,21 @@ def test_a_restart_takes_the_members_from_the_books(day: Path) -> None:
     assert dict(roster.at(START)) == {member.meter: member for member in MEMBERS}
     assert roster.at(at(5))[SECOND.address].connection_point == "load:3"
     assert set(roster) == {*roster.at(START), NEW.address, SECOND.address}
+
+
+async def test_a_market_begins_again_after_its_members_changed(day: Path, tmp_path: Path) -> None:
+    """With the members that it was configured with: nothing is told twice, nobody comes back."""
+    folder = tmp_path / "again"
+    shutil.copytree(day, folder)
+    entries = rows(folder, "SELECT COUNT(*) FROM journal WHERE kind = 'market'")
+    metered = rows(folder, "SELECT * FROM metered")
+    async with (
+        Broker() as broker,
+        market(folder, broker.port, settings(INTERVALS, patience_s=0.1)) as running,
+    ):
+        await running.run()
+    assert rows(folder, "SELECT COUNT(*) FROM journal WHERE kind = 'market'") == entries == [(1,)]
+    assert rows(folder, "SELECT * FROM metered") == metered
 
 
 def test_one_wallet_covers_all_its_meters_once() -> None:

@@ -15,7 +15,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
 from market.service.replay import Replay, difference
-from market.service.store import Store, leases, schema
+from market.service.statements import statements
+from market.service.store import Store, booked, leases, schema
 from market.service.store.leases import FencedError
 from meters.broker import Broker
 from tests.conftest import SEARCH_PATH
@@ -77,6 +78,10 @@ async def test_a_day_is_the_same_as_on_sqlite_and_follows_from_its_journal(
     with Store(tmp_path / "sqlite" / "market.sqlite", {}) as lite, Store(database, {}) as large:
         with lite.reading() as here, large.reading() as there:
             assert difference(here, there) is None
+            period = (0, 2**62)
+            told, same = (statements(c, *period, booked.flows(c, *period)) for c in (here, there))
+            assert told == same
+            assert any(one.total_neur for one in told.values())
         with Store(tmp_path / "scratch.sqlite", {}) as scratch:
             assert Replay(large, scratch, lambda _: physics()).run() is None
 

@@ -71,6 +71,11 @@ _METER = _text("meter", "address of the meter's key")
 _BETWEEN = "interval_start >= :since AND interval_start < :until"
 
 
+_TARIFF = ("import_price", "export_price", "local_fee", "import_fees", "floor", "cap")
+_PRICES = {"import": "import_price", "export": "export_price", "local": "local_fee"}
+_PARTS = ("energy", "network", "levies", "vat")
+
+
 def _in_record(member: str, fields: str, order: str) -> str:
     """Rows of a list inside the clearing record."""
     return (
@@ -304,13 +309,49 @@ _ALL = (
         " WHERE last_at >= :since AND last_at < :until ORDER BY last_at, kind, subject",
     ),
     Table(
+        "tariffs",
+        "The prices of every interval, and what they are made of where the tariff says.",
+        (
+            _START,
+            _int("import_price", "what the retailer charges, all in, µEUR/kWh"),
+            _int("export_price", "what the retailer pays, µEUR/kWh"),
+            _int("local_fee", "for the network, on energy from inside the feeder, µEUR/kWh"),
+            _int("import_fees", "network charges and levies inside import_price, µEUR/kWh"),
+            _int("floor", "no limit price may be below, µEUR/kWh"),
+            _int("cap", "no limit price may be above, µEUR/kWh"),
+            *(
+                _int(f"{price}_{part}", f"{part} in {name}, µEUR/kWh", True)
+                for price, name in _PRICES.items()
+                for part in _PARTS
+            ),
+        ),
+        "SELECT interval_start, "
+        + ", ".join(f"json_extract(tariff, '$.{name}')" for name in _TARIFF)
+        + "".join(f", json_extract(tariff, '$.{price}_parts.{part}')" for price in _PRICES for part in _PARTS)
+        + f" FROM interval WHERE {_BETWEEN} ORDER BY interval_start",
+    ),
+    Table(
+        "member_changes",
+        "Who joined, left, moved or got another meter; times are those of the first interval.",
+        (
+            _int("first_start", "start of the first interval, Unix seconds"),
+            _METER,
+            _text("connection_point", "where it stands from then on; none where it left", True),
+            _text("owner", "address of the household's wallet", True),
+            _int("fuse_w", "the most it can draw, W", True),
+        ),
+        "SELECT first_start, meter, json_extract(member, '$.connection_point'),"
+        " json_extract(member, '$.owner'), json_extract(member, '$.fuse_w') FROM member_change"
+        " WHERE first_start >= :since AND first_start < :until ORDER BY first_start, meter",
+    ),
+    Table(
         "instructions",
         "What operators asked of the market, and its answers; times are those of the asking.",
         (
             _int("id", "in the order of asking"),
             _int("given_at", "by the machine's clock, Unix seconds"),
             _text("actor", "who asked"),
-            _text("kind", "suspend, resume, tariff, dispute or resolve"),
+            _text("kind", "suspend, resume, tariff, grid, member, dispute or resolve"),
             _text("body", "what exactly, JSON"),
             _text("reason", "why"),
             _int("done_at", "when the market looked at it, on its clock", True),
