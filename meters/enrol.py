@@ -44,6 +44,16 @@ class RegistryEntry(Part):
         return Binding(self.meter, self.owner, point, self.nonce, self.deadline)
 
 
+class Release(Part):
+    """An owner's word that ``meter`` takes the place of ``broken``, as the registry on the chain takes it."""
+
+    broken: Address
+    meter: Address
+    nonce: int
+    deadline: UnixTime
+    signature: Signature
+
+
 @dataclass(frozen=True)
 class Enrolment:
     """What a meter is told: its market's ``domain``, its ``owner``'s wallet, where it stands."""

@@ -9,13 +9,14 @@ from market.cli.meter_enroll import enroll
 from market.cli.meter_probe import probe
 from market.cli.meter_profiles import profiles
 from market.cli.meter_registry import register, revoke
+from market.cli.meter_replacement import release, replace
 from market.cli.meter_run import example, run
 from market.cli.meter_schema import schema
 
 
 @click.group("meter")
 def command() -> None:
-    """Enrol, register, revoke and run meters; print the format of their messages."""
+    """Enrol, register, replace, revoke and run meters; print the format of their messages."""
 
 
 command.add_command(emulate)
@@ -24,6 +25,8 @@ command.add_command(example)
 command.add_command(probe)
 command.add_command(profiles)
 command.add_command(register)
+command.add_command(release)
+command.add_command(replace)
 command.add_command(revoke)
 command.add_command(run)
 command.add_command(schema)

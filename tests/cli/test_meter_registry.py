@@ -18,7 +18,8 @@ from tests.cli.conftest import Outcome
 from tests.contracts.anvil import Anvil
 
 pytestmark = pytest.mark.needs("anvil")
-OWNER = Signer(keccak(b"an owner")).address
+OWNER_SECRET = keccak(b"an owner")
+OWNER = Signer(OWNER_SECRET).address
 Peergrid = Callable[..., Outcome]
 
 
@@ -68,6 +69,33 @@ def test_enrolled_meters_come_onto_the_chain_once(tmp_path: Path, anvil: Anvil, 
         bound = registry.meter(entry["meter"])
         assert bound is not None
         assert (bound.owner, "0x" + bound.connection_point.hex()) == (OWNER, entry["connection_point_hash"])
+
+    owner_key, word = tmp_path / "owner.key", tmp_path / "release.json"
+    write_key(owner_key, OWNER_SECRET)
+    spare = tmp_path / "spare"
+    enroll("load:1", **{"--out": spare})
+    new = json.loads((spare / "registry.json").read_text())["meter"]
+    broken, known = entries[1]["meter"], chain[:2] + chain[4:]
+    strangers = peergrid("meter", "release", broken, "--by", new, *chain, "--out", word)
+    assert strangers.status == 2
+    assert f"does not own {broken}" in strangers.err
+    elsewhere = peergrid("meter", "release", broken, "--by", new, *known, "--key", owner_key, "--out", word)
+    assert elsewhere.status == 0, elsewhere.err
+    mismatch = peergrid("meter", "replace", word, spare, *chain)
+    assert mismatch.status == 1
+    assert "ReplacementMismatch" in mismatch.err, "the spare was enrolled for another place"
+    here = entries[0]["meter"]
+    assert (
+        peergrid("meter", "release", here, "--by", new, *known, "--key", owner_key, "--out", word).status == 0
+    )
+    for _ in range(2):
+        replaced = peergrid("meter", "replace", word, spare, *chain)
+        assert replaced.status == 0, replaced.err
+    assert registry.meter(here) is None
+    stands = registry.meter(new)
+    assert stands is not None
+    assert "0x" + stands.connection_point.hex() == entries[0]["connection_point_hash"]
+    entries[0] = json.loads((spare / "registry.json").read_text())
 
     def altered(**changes: object) -> Path:
         file = tmp_path / "altered.json"
