@@ -109,6 +109,8 @@ def served(database: Path) -> Iterator[str]:
                 (market,) = httpx.get(f"{address}/api/v1/feeders", timeout=60).json()
                 break
             except httpx.TransportError:
+                if process.poll() is not None:
+                    raise SystemExit(f"no console over {database}") from None
                 time.sleep(0.2)
         yield f"{address}/f/{market['name']}"
     finally:
@@ -219,7 +221,7 @@ async def _lateness(log: Path, seconds: float) -> list[float]:
     return found
 
 
-def measure_streams(seconds: float = 60, count: int = 200, speed: int = 100) -> None:
+def measure_streams(seconds: float = 45, count: int = 200, speed: int = 100) -> None:
     """A running market's clearings without anybody who watches, and with many."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "market.toml"
