@@ -54,6 +54,8 @@ from meters.secure_broker import market_tls
 
 DATABASE = "market.sqlite"
 RETRY_MAX_S = 30.0
+BUSY_S = 1.0
+"""Other markets in this process do not wait long for one whose database is locked: it is opened again."""
 _BROKER_PAUSE_S = 0.5
 _HEALTHY_S = 120.0
 """Who ran for so long begins again with a short wait."""
@@ -176,7 +178,7 @@ async def opened(
         world = await asyncio.to_thread(simulated_world, market, place.base) if market.simulation else None
         feeder = world.feeder if world else await asyncio.to_thread(open_feeder, market.feeder, place.base)
         identity = _settings(market, 0, {}, world).identity()
-        store = parts.enter_context(Store(place.database, identity, upgrade=place.upgrade))
+        store = parts.enter_context(Store(place.database, identity, upgrade=place.upgrade, busy_s=BUSY_S))
         lease = LeaseHolder(store, place.config.lease_s)
         if not await lease.acquire(stop):
             yield None

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from market.service.clock import SimulatedClock, WallClock
 from market.service.gateway import Gateway
 from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
-from market.service.ports import Clear, Physics, Progress, never
+from market.service.ports import Clear, Physics, Progress, Settler, never
 from market.service.settings import MarketSettings, Member, Treasury
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
@@ -189,22 +189,34 @@ async def market(
             chain.close()
 
 
+@contextmanager
+def own_chain(folder: Path, store: Store, of: MarketSettings) -> Iterator[Settler]:
+    block_clock = SimulatedClock(START - SECONDS)
+    funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
+    chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
+    try:
+        yield settler_on(chain, store, of, block_clock, {}, 86_400)
+    finally:
+        chain.close()
+
+
 @asynccontextmanager
 async def live_market(
-    folder: Path, port: int, of: MarketSettings, clock: WallClock, solver: SolverProcess
+    folder: Path,
+    port: int,
+    of: MarketSettings,
+    clock: WallClock,
+    solver: SolverProcess,
+    settler: Callable[[Path, Store, MarketSettings], AbstractContextManager[Settler]] = own_chain,
+    seen: Physics | None = None,
 ) -> AsyncIterator[LiveMarket]:
     """The same on the wall clock."""
-    block_clock = SimulatedClock(START - SECONDS)
-    with Store(folder / "market.sqlite", of.identity()) as store:
+    with Store(folder / "market.sqlite", of.identity(), busy_s=0.2) as store:
         lease = LeaseHolder(store, 3.0)
         assert await lease.acquire(asyncio.Event())
-        funded = [signer("deployer").address, signer("settler").address, *DEPOSITS]
-        chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
-        try:
-            settler = settler_on(chain, store, of, block_clock, {}, 86_400)
-            async with (
-                lease,
-                Gateway(
+        async with lease:
+            with settler(folder, store, of) as chain:
+                async with Gateway(
                     settings=of,
                     members=MEMBERS,
                     signer=MARKET,
@@ -213,28 +225,27 @@ async def live_market(
                     clock=clock,
                     host="127.0.0.1",
                     port=port,
-                ) as gateway,
-            ):
-                yield LiveMarket(
-                    settings=of,
-                    signer=MARKET,
-                    domain=DOMAIN,
-                    store=store,
-                    gateway=gateway,
-                    clock=clock,
-                    physics=physics(),
-                    settler=settler,
-                    progress=lambda _: None,
-                    solver=solver,
-                    lease=lease,
-                )
-        finally:
-            chain.close()
+                ) as gateway:
+                    yield LiveMarket(
+                        settings=of,
+                        signer=MARKET,
+                        domain=DOMAIN,
+                        store=store,
+                        gateway=gateway,
+                        clock=clock,
+                        physics=seen or physics(),
+                        settler=chain,
+                        progress=lambda _: None,
+                        solver=solver,
+                        lease=lease,
+                    )
 
 
 def order_of(index: int, interval_start: int, version: int = 0) -> Order:
-    """The first two households buy, the others sell; what they want follows from the interval alone."""
-    meter, number = METERS[index], (interval_start - START) // SECONDS
+    """The first two households buy, the others sell; what they want follows from the interval alone, and
+    comes again every 96 intervals.
+    """
+    meter, number = METERS[index], (interval_start - START) // SECONDS % 96
     if index < 2:
         firm = {"firm_import_wh": 200 + 10 * number, "firm_q_var": -100}
         steps = (Step(side=Side.BID, energy_wh=400 + 7 * index, limit_price=250_000 + 1_000 * number),)
@@ -257,9 +268,10 @@ def order_of(index: int, interval_start: int, version: int = 0) -> Order:
 
 
 def reading_of(index: int, taken_at: int) -> Reading:
-    """Registers that run on steadily: 150 Wh more each interval and meter, bought or sold."""
+    """Registers that run on steadily, with 11 Wh more each interval for 96 of them."""
     count = (taken_at - START) // SECONDS + 2
-    energy_wh = (count * (count + 1) // 2) * 11 + 450 * count
+    rounds, rest = divmod(count, 96)
+    energy_wh = (rounds * 4560 + rest * (rest + 1) // 2) * 11 + 450 * count
     reading = Reading(
         meter=METERS[index].address,
         epoch=0,
@@ -345,6 +357,16 @@ class Meters:
         name = "order" if isinstance(message, Order) else "reading"
         topic = f"peergrid/v1/{FEEDER_ID}/{message.meter}/{name}"
         return Message(topic, message.model_dump_json().encode())
+
+
+@asynccontextmanager
+async def living_meters(port: int) -> AsyncIterator[Meters]:
+    meters = Meters(port)
+    living = asyncio.create_task(meters.run())
+    try:
+        yield meters
+    finally:
+        living.cancel()
 
 
 def state_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:

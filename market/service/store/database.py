@@ -18,7 +18,7 @@ from sqlalchemy.exc import DatabaseError
 from grid.errors import StoreError
 from market.service.store import leases, schema
 
-_BUSY_TIMEOUT_S = 30
+BUSY_S = 30.0
 
 
 class Store:
@@ -27,10 +27,18 @@ class Store:
     ``place`` is a file, or a URL as SQLAlchemy has it. Opening creates the tables, or checks that the
     database was made by the same schema and with the same ``identity``: :class:`StoreError` names what
     differs. A database cannot serve two markets. With ``upgrade`` an older schema is brought up to date.
+    ``busy_s`` is how long a transaction waits for another process that writes to the same file.
     """
 
-    def __init__(self, place: Path | str, identity: Mapping[str, str], *, upgrade: bool = False) -> None:
-        self._engine, self.name = open_engine(place)
+    def __init__(
+        self,
+        place: Path | str,
+        identity: Mapping[str, str],
+        *,
+        upgrade: bool = False,
+        busy_s: float = BUSY_S,
+    ) -> None:
+        self._engine, self.name = open_engine(place, busy_s)
         self._fence: int | None = None
         try:
             self._open({"schema_version": str(schema.SCHEMA_VERSION), **identity}, upgrade)
@@ -96,10 +104,10 @@ _READ_ONLY: Mapping[str, dict[str, Any]] = {
 }
 
 
-def open_engine(place: Path | str) -> tuple[Engine, str]:
+def open_engine(place: Path | str, busy_s: float = BUSY_S) -> tuple[Engine, str]:
     """The engine on a file or a URL, and the database's name for people, without a password."""
     if isinstance(place, Path) or "://" not in place:
-        engine = create_engine(f"sqlite:///{place}", connect_args={"timeout": _BUSY_TIMEOUT_S})
+        engine = create_engine(f"sqlite:///{place}", connect_args={"timeout": busy_s})
         name = str(place)
     else:
         url = make_url(place)
