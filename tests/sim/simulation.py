@@ -32,6 +32,7 @@ from market.service.cover import Cover
 from market.service.intake import Intake
 from market.service.parse import Heard
 from market.service.ports import ChainBooks, Physics, Sent, Standing, Tally, never
+from market.service.roster import Roster
 from market.service.settings import MarketSettings
 from market.service.store import Store, database, outbox
 from market.service.waves import SimulatedMarket
@@ -40,7 +41,7 @@ from tests.service.scene import DEPOSITS, DOMAIN, MARKET, MEMBERS, METERS, SECON
 from tests.sim import virtual_time
 
 RUNS_MAX = 200
-BY_METER = {member.meter: member for member in MEMBERS}
+BY_METER = Roster(MEMBERS)
 
 
 def remembering_physics() -> Physics:
