@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from market.console.market import Market
 from market.console.readiness import readiness
+from market.console.trading import trading
 from market.service.store import alarms, disputes, health, instructions, views
 
 HELP = {
@@ -19,6 +20,8 @@ HELP = {
     "peergrid_traded_wh": "traded between neighbours in the newest cleared interval",
     "peergrid_limits_bound": "limits that bind in the newest cleared interval",
     "peergrid_suspended_intervals": "suspended intervals of the newest day",
+    "peergrid_trading_suspended": "1 while an operator's suspension stands",
+    "peergrid_guarantee_debts_ueur": "what accounts owe to the market's guarantee",
     "peergrid_ready": "1 where the market runs and has what it needs",
     "peergrid_part_ok": "1 where that part of a running market is as it should be",
     "peergrid_clearing_age_seconds": "from the newest cleared interval's start to the market's clock",
@@ -48,12 +51,16 @@ def _samples(market: Market) -> Iterable[tuple[str, list[str], float]]:
         day = market.day(connection)
         lines = market.lines(connection, *day) if day else []
         batches = views.batch_counts(connection)
+        stand, books = trading(connection), views.chain_books(connection)
         raised = alarms.alarms(connection)
         waiting = health.waiting(connection)
         asked = len(instructions.waiting(connection))
         disputed = sum(one.closed_at is None for one in disputes.everything(connection))
     if now is not None:
         yield "peergrid_market_clock_seconds", [], now
+    yield "peergrid_trading_suspended", [], int(stand.now)
+    if books is not None:
+        yield "peergrid_guarantee_debts_ueur", [], sum(one["debt_ueur"] for one in books["accounts"])
     yield "peergrid_data_age_seconds", [], max(0.0, time.time() - market.stored.written_at())
     yield from _readiness(market)
     counts = Counter[str]()

@@ -76,6 +76,8 @@ def test_an_operator_suspends_trading_by_the_page(fresh_console: Callable[..., A
         assert "Trading stops" in client.get(console.page).text
         change(console, "UPDATE suspension SET first_start = ?", start)
         assert "Trading is suspended" in client.get(console.page).text
+        metrics = client.get(f"{console.address}/metrics").text
+        assert f'peergrid_trading_suspended{{feeder="{console.market}"}} 1' in metrics
         change(console, "UPDATE suspension SET until_start = ?", start + 1800)
         assert "Trading begins again" in client.get(console.page).text
         assert "Suspend trading" in client.get(f"{console.page}/alarms").text
