@@ -216,5 +216,5 @@ def test_the_same_home_has_the_same_plan_whoever_was_planned_before() -> None:
 
 
 def test_a_price_that_is_no_number_is_refused() -> None:
-    with pytest.raises(SolverError, match="not finite"):
+    with pytest.raises(SolverError, match="buy that is not finite"):
         plan_home(replace(BARE, buy=np.full(STEPS, np.nan)))
