@@ -14,7 +14,7 @@ import tempfile
 import tomllib
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,9 @@ def open_feeder(name: str, base: Path | None = None) -> Feeder:
     arrays = _cached(
         "feeder", resolved, lambda: feeder_to_arrays(feeder_from_net(load_net(resolved), resolved))
     )
-    return feeder_from_arrays(arrays)
+    feeder = feeder_from_arrays(arrays)
+    # Records name their feeder: a file as it was named, not where it happens to be on this machine.
+    return feeder if resolved.startswith(("simbench:", "pandapower:")) else replace(feeder, name=name)
 
 
 def open_net(name: str, base: Path | None = None) -> Any:

@@ -99,6 +99,7 @@ async def test_a_weaker_cable_counts_from_its_interval_on_and_the_journal_proves
     assert {record.certificate.feeder_sha256 for _, record in before} == {open_feeder(FEEDER).sha256}
     assert {(book.feeder, book.limits.v_min_pu) for book, _ in after} == {("revision-2/net.json", 0.93)}
     assert {record.certificate.feeder_sha256 for _, record in after} == {sha256}
+    assert {record.feeder for _, record in after} == {"revision-2/net.json"}, "not a place on this machine"
     assert all(record.ac.loading_max_percent < 2 for _, record in before)
     assert all(90 < record.ac.loading_max_percent <= 100 for _, record in after)
     assert replayed(tmp_path, tmp_path) is None
