@@ -306,8 +306,13 @@ def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., An
         page.wait_for_selector("#intervals, .empty")
         if page.locator("#intervals").count():
             page.evaluate("window.untouched = true")
-        wait_for(lambda: page.locator("#intervals tbody tr").count() == 24)
-        wait_for(lambda: page.locator("#intervals .state.final").count() > 12)
+
+        def shown(what: str) -> int:
+            assert demo.poll() is None, demo.stderr and demo.stderr.read()
+            return int(page.locator(f"#intervals {what}").count())
+
+        wait_for(lambda: shown("tbody tr") == 24)
+        wait_for(lambda: shown(".state.final") > 12)
         assert page.evaluate("window.untouched !== false")
         page.context.close()
     finally:
