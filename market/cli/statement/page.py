@@ -13,6 +13,7 @@ from market.cli.statement.leaflet import Bar, Leaflet
 from market.drawing.units import plain
 
 _WIDTH, _HEIGHT = 680, 96
+_BARS_MIN = 12
 
 
 def render(leaflet: Leaflet) -> str:
@@ -50,7 +51,7 @@ def _drawing(bars: Sequence[Bar]) -> Markup:
     bottom = -min((bar.bought_wh for bar in bars), default=0)
     if not top + bottom:
         return Markup("")
-    step = _WIDTH / len(bars)
+    step = _WIDTH / max(_BARS_MIN, len(bars))
     zero = _HEIGHT * top / (top + bottom)
     shapes = []
     for index, bar in enumerate(bars):
