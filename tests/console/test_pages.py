@@ -94,6 +94,7 @@ def cut_page(browser: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFa
         dispute(console, now + 60)
         yield CutPage(page, outage, str(now), asked_from)
         page.context.close()
+        outage.cancel()
         run(proxy.__aexit__()).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
