@@ -214,7 +214,9 @@ async def opened(
         if world is not None:
             fleet = _fleet(place, world, settings, domain, host, port)
             await parts.enter_async_context(running_fleet(fleet, place.folder))
-        yield LiveMarket(
+        # It asks the chain first of all, and a node that hangs must not hold up other markets.
+        yield await asyncio.to_thread(
+            LiveMarket,
             settings=settings,
             signer=signer,
             domain=domain,

@@ -76,8 +76,8 @@ class LiveMarket(Engine):
         except ChainError as error:
             if self._noted is None:
                 raise
-            self._standing_at, self._standing = self._noted_at, self._noted
-            self._without_chain(str(error))
+            self._standing_at = self._noted_at
+            self._chain_trouble = str(error)
             return self._noted
         return standing
 
@@ -161,8 +161,8 @@ class LiveMarket(Engine):
         while start <= current:
             if now > self._gate_times(start)[1]:
                 await self._make_up_for(start, "the market did not run when its gate was to be open")
-            elif self._blocked:
-                await self._make_up_for(start, self._blocked)
+            elif problem := self._problem():
+                await self._make_up_for(start, problem)
             else:
                 self._open(start)
                 self._watch(start - seconds)
@@ -255,18 +255,19 @@ class LiveMarket(Engine):
                     # Nobody can pay this batch: no order is taken until somebody has.
                     self._blocked = f"settlement waits: {error}"
                 self._chain_trouble = str(error)
-                self._without_chain(str(error))
+                self._alarm("chain", "chain", str(error))
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), wait_s)
 
-    def _without_chain(self, words: str) -> None:
-        """Orders go on by what was last known of deposits, until what somebody may have withdrawn since then
-        could be paid out before they are settled.
+    def _problem(self) -> str:
+        """Why no gate may open, empty where one may. Without a chain orders go on by what was last known of
+        deposits, until what somebody may have withdrawn since then could be paid out before they are settled.
         """
-        self._alarm("chain", "chain", words)
-        if self._clock.now() + self._until_settled_s() > self._standing_at + self._standing.liable_s:
-            self._blocked = f"the chain has been away since {self._standing_at}: deposits may be gone"
+        ends_at = self._standing_at + self._standing.liable_s
+        if self._chain_trouble and self._clock.now() + self._until_settled_s() > ends_at:
+            return f"the chain has been away since {self._standing_at}: deposits may be gone"
+        return self._blocked
 
     def _until_settled_s(self) -> int:
         """From a gate's opening to the batch that has its interval."""

@@ -36,9 +36,15 @@ class Proxy:
 
     async def outage(self, seconds: float) -> None:
         """Cut, and nobody gets through for a while."""
+        self.close_for_all()
+        await asyncio.sleep(seconds)
+        self.open_for_all()
+
+    def close_for_all(self) -> None:
         self._down = True
         self.cut()
-        await asyncio.sleep(seconds)
+
+    def open_for_all(self) -> None:
         self._down = False
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -226,7 +226,8 @@ async def live_market(
                     host="127.0.0.1",
                     port=port,
                 ) as gateway:
-                    yield LiveMarket(
+                    yield await asyncio.to_thread(
+                        LiveMarket,
                         settings=of,
                         signer=MARKET,
                         domain=DOMAIN,

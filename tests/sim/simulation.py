@@ -133,7 +133,7 @@ class SimulatedChain:
 
     def standing(self) -> Standing:
         self._may_be_away()
-        return Standing(self.deposits, {})
+        return Standing(self.deposits, {}, liable_s=86_400)
 
     def credit_moved(self) -> Mapping[str, int]:
         return self.deposits

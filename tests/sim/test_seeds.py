@@ -72,6 +72,9 @@ def check(folder: Path, seeds: range) -> None:
             assert got[table] == expected[table], f"seed {seed}: {table}"
         assert meters.receipted <= stored(one), f"seed {seed}: receipted and lost"
         shutil.rmtree(one)
+        if seed % 100 == 0:
+            sys.stdout.write(f"seed {seed} is done\n")
+            sys.stdout.flush()
     sys.stdout.write(f"{len(seeds)} seeds, {begun_again} times begun again\n")
     assert begun_again, "no fault has happened"
 
@@ -92,6 +95,9 @@ def check_live(folder: Path, seeds: range) -> None:
         begun_again += world.begun - 1
         suspended += sound(world, f"seed {seed}")
         shutil.rmtree(one)
+        if seed % 100 == 0:
+            sys.stdout.write(f"seed {seed} is done\n")
+            sys.stdout.flush()
     sys.stdout.write(f"{len(seeds)} seeds, {begun_again} times begun again, {suspended} suspended\n")
     assert begun_again and suspended, "no fault has happened"
 
