@@ -14,6 +14,9 @@ class Clock(Protocol):
     def now(self) -> int:
         """Unix seconds on the market's clock."""
 
+    def exactly(self) -> float:
+        """The same with parts of a second."""
+
 
 class SimulatedClock:
     """Time that moves only when the market moves it, and never back."""
@@ -23,6 +26,9 @@ class SimulatedClock:
 
     def now(self) -> int:
         return self._now
+
+    def exactly(self) -> float:
+        return float(self._now)
 
     def advance_to(self, moment: int) -> None:
         """Moves to ``moment``, unless it has passed."""

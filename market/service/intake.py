@@ -152,7 +152,7 @@ class Intake:
             reason = f"version {order.version} is stored with other content"
             alarms.add_evidence(tx, now, order.meter, said.digest, said.topic, said.payload, reason)
             return answer(ReceiptResult.REJECTED, reason, "version")
-        problem = self._problem(order, standing, now)
+        problem = self._problem(order, standing)
         if order.interval_start in self._closes_at:
             self._spoken[order.interval_start].add(order.meter)
         if problem is not None:
@@ -163,10 +163,10 @@ class Intake:
         self._cover.hold(order)
         return answer(ReceiptResult.ACCEPTED)
 
-    def _problem(self, order: Order, standing: StoredOrder | None, now: int) -> tuple[str, str] | None:
+    def _problem(self, order: Order, standing: StoredOrder | None) -> tuple[str, str] | None:
         """Why an order that is neither known nor forged cannot be taken (reason, field)."""
         closes_at = self._closes_at.get(order.interval_start)
-        if closes_at is None or now > closes_at:
+        if closes_at is None or self._clock.exactly() > closes_at:
             return "the gate of this interval is not open", "interval_start"
         if standing and order.version < standing.order.version:
             return f"version {standing.order.version} is stored already", "version"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from market.cli.main import run as peergrid
+from tests.faults.promise import promise
 from tests.service.process import NAME, Service, configuration, is_event
 
 
@@ -79,6 +80,7 @@ def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
 def test_a_second_market_waits_and_one_that_overslept_its_lease_is_fenced(
     config: Path, start: Callable[[str], Service], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    promise("two markets on one database, a paused one that wakes up: one is the market, the other is fenced")
     first = start("first")
     first.until(is_event("gate opened"))
     second = start("second")

@@ -1,0 +1,133 @@
+"""What a broker, unruly messages and a machine's clock do to a market on the wall clock."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from market.messages.models import Order, ReceiptKind, ReceiptResult
+from market.messages.signing import UNSIGNED
+from market.service.solver import SolverProcess
+from meters.broker import Broker, free_port
+from meters.mqtt import Inbox, Message, Session
+from tests.faults.live_stand import CLOSURE_S, stand
+from tests.faults.promise import promise
+from tests.service.scene import (
+    DOMAIN,
+    FEEDER,
+    FEEDER_ID,
+    METERS,
+    SECONDS,
+    START,
+    Meters,
+    living_meters,
+    order_of,
+)
+
+pytestmark = [pytest.mark.needs("mosquitto"), pytest.mark.timeout(240)]
+GARBAGE = 1_500
+BETTER, CONTRARY, IN_TIME, LATE = 100, 101, 102, 103
+
+
+def answers(meters: Meters, version: int) -> list[ReceiptResult]:
+    return [r.result for r in meters.receipts if (r.kind, r.up_to) == (ReceiptKind.ORDER, version)]
+
+
+def other_body(order: Order) -> Order:
+    changed = order.model_copy(update={"firm_import_wh": order.firm_import_wh + 1, "sig": UNSIGNED})
+    return METERS[0].sign(DOMAIN, changed)
+
+
+async def test_broker_messages_and_clock(tmp_path: Path) -> None:
+    promise(
+        "broker killed in the gate; each message three times and out of order; same id with another body; "
+        "orders at gate closure ± 1 ms; machine's clock stepped ± 1 h: each order counts once or is refused, "
+        "and every interval is cleared on the market's clock"
+    )
+    port, fate = free_port(), random.Random(2)
+    first = Broker("mosquitto", port=port)
+    await first.__aenter__()
+    with SolverProcess(FEEDER) as solver:
+        async with stand(tmp_path, port, solver) as market, living_meters(port) as meters:
+            await market.whole(0)
+            # The broker dies while the gate is open.
+            await market.open(1)
+            os.kill(first.pid, signal.SIGKILL)
+            await first.ended()
+            await first.__aexit__(None, None, None)
+            async with Broker("mosquitto", port=port), Session("127.0.0.1", port, "rude", Inbox()) as rude:
+                await market.until_ordered(1, 4)
+                start = START + SECONDS
+                closes_at = start - CLOSURE_S
+                # Each three times, out of order, and one with the number of another.
+                good = order_of(0, start, BETTER)
+                unruly = [good] * 3 + [order_of(0, start, CONTRARY)] * 3
+                fate.shuffle(unruly)
+                await rude.publish(*map(Meters.message, unruly))
+                await market.until(lambda: len(answers(meters, CONTRARY)) >= 3)
+                await rude.publish(Meters.message(other_body(order_of(0, start, CONTRARY))))
+                await market.until(lambda: answers(meters, CONTRARY)[-1] == ReceiptResult.REJECTED)
+                assert answers(meters, CONTRARY).count(ReceiptResult.ACCEPTED) == 1
+                # A millisecond before the gate closes, and one after.
+                market.go_to(closes_at - 0.001)
+                await rude.publish(Meters.message(order_of(0, start, IN_TIME)))
+                await market.until(lambda: bool(answers(meters, IN_TIME)))
+                market.go_to(closes_at + 0.001)
+                await rude.publish(Meters.message(order_of(0, start, LATE)))
+                await market.until(lambda: bool(answers(meters, LATE)))
+                assert answers(meters, IN_TIME) == [ReceiptResult.ACCEPTED]
+                assert answers(meters, LATE) == [ReceiptResult.REJECTED]
+                await market.close(1)
+                # The machine's clock is set an hour ahead, then an hour back: the market's goes on.
+                for number, stepped_s in ((2, 3600.0), (3, -3600.0)):
+                    market.stepped_s = stepped_s
+                    await market.whole(number)
+                alarms = market.query("SELECT detail FROM alarm WHERE kind = 'clock'")
+                assert "-3600 s" in alarms[0][0]
+    assert market.clearings() == ["CLEARED"] * 4
+    counted = market.query(f"SELECT MAX(version) FROM orders WHERE interval_start = {START + SECONDS}")
+    assert counted == [(IN_TIME,)]
+    assert market.query("SELECT COUNT(*) FROM alarm WHERE kind = 'contradiction'") == [(1,)]
+    assert market.follows_from_its_journal()
+
+
+async def test_the_others_clear_on_time(tmp_path: Path) -> None:
+    promise("one sends garbage for an hour and floods, half the meters fall silent: the others clear on time")
+    of_rude = f"peergrid/v1/{FEEDER_ID}/{METERS[3].address}"
+    fate = random.Random(7)
+    async with (
+        Broker("mosquitto") as broker,
+        living_meters(broker.port) as meters,
+        Session("127.0.0.1", broker.port, "rude", Inbox(), timeout_s=60) as rude,
+    ):
+        with SolverProcess(FEEDER) as solver:
+            async with stand(tmp_path, broker.port, solver) as market:
+                await market.whole(0)
+                meters.silent |= {2, 3}
+                for number in range(1, 5):
+                    await market.open(number)
+                    await rude.publish(
+                        *(
+                            Message(
+                                f"{of_rude}/{fate.choice(('order', 'reading', 'sync'))}", fate.randbytes(200)
+                            )
+                            for _ in range(GARBAGE)
+                        )
+                    )
+                    await market.until_ordered(number, 2)
+                    if number >= 2:
+                        market.go_to(
+                            START + (number - 1) * SECONDS + 181
+                        )  # readings are not waited for longer
+                    await market.close(number)
+                assert market.failures == []
+    assert market.clearings() == ["CLEARED"] * 5
+    assert market.orders(4) == 2
+    (settled,) = market.query("SELECT COUNT(*) FROM interval WHERE state IN ('SETTLED', 'FINAL')")
+    assert settled == (3,)
+    assert market.query("SELECT COUNT(*) FROM evidence") == [(0,)]
+    assert market.follows_from_its_journal()
