@@ -14,7 +14,7 @@ import pytest
 
 from market.cli.main import run as peergrid
 from tests.faults.promise import promise
-from tests.service.process import NAME, Service, configuration, is_event
+from tests.service.process import NAME, Service, configuration, is_event, query
 
 
 @pytest.fixture
@@ -115,3 +115,18 @@ def test_a_configuration_that_is_wrong_is_refused_by_field(
     assert peergrid(["run", str(config)]) == 2
     assert words in capsys.readouterr().err
     assert not (config.parent / "market").exists()
+
+
+def test_two_feeders_in_one_process(config: Path, start: Callable[[str], Service]) -> None:
+    promise("several markets run in one process, each on its own database")
+    head, section = config.read_text().split("[[markets]]")
+    second = section.replace(f'name = "{NAME}"', 'name = "second"')
+    config.write_text(f"{head}[[markets]]{section}[[markets]]{second}")
+    service = start("both")
+    for name in (NAME, "second"):
+        service.until(lambda event, name=name: event["event"] == "settled" and event["feeder"] == name)
+    service.send(signal.SIGTERM)
+    assert service.ended() == 0, service.words()
+    for name in (NAME, "second"):
+        found = query(config.parent / "market" / name / "market.sqlite", "SELECT status FROM clearing")
+        assert ("CLEARED",) in found

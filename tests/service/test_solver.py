@@ -75,3 +75,9 @@ def test_what_it_cannot_solve_is_told() -> None:
 def test_a_feeder_that_is_none_is_told_at_the_start() -> None:
     with pytest.raises(SolverError, match="pandapower:nowhere"):
         SolverProcess("pandapower:nowhere").start()
+
+
+def test_without_time_it_says_so_and_how_often_it_looked(solver: SolverProcess) -> None:
+    solved = solver.clear(BOOK, 0.0)
+    assert solved.rounds == 0
+    assert solved.record == physics().clear(BOOK, lambda: True)
