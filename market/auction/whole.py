@@ -40,12 +40,13 @@ def whole_awards(
     """The dispatch in whole Wh, AC-feasible again.
 
     Only what is partly filled changes by rounding down, by less than 1 Wh for each such group.  Where
-    that alone breaks a limit, fills that feed the violation are reduced by as many Wh as it takes, but not
-    below ``least_wh`` [g].
+    that alone breaks a limit, groups whose whole Wh up relieves it are rounded up instead; else fills that
+    feed the violation are reduced by as many Wh as it takes, but not below ``least_wh`` [g].
     """
     real_wh = found.kw * columns.hours * 1e3
     group_wh = np.minimum(np.floor(real_wh + SNAP_WH).astype(np.int64), columns.group_wh)
     partly = (real_wh > SNAP_WH) & (group_wh < columns.group_wh)
+    rounded_down = partly & (group_wh < real_wh)
     if np.array_equal(group_wh, real_wh):
         return WholeAwards(group_wh, found.point, found.check)
     point, check = _operate(columns, group_wh, found.point)
@@ -58,6 +59,13 @@ def whole_awards(
         worst = max(tangents(columns, point, check, violated), key=lambda tangent: tangent.excess_pu)
         # pu of excess that one Wh less of each group takes away.
         relief = columns.at_groups(worst.at_points) / columns.hours / 1e3
+        upward = np.where(rounded_down, -relief, 0.0)
+        if upward.max() > 0:
+            group = int(np.argmax(upward))
+            group_wh[group] += 1
+            rounded_down[group] = False
+            point, check = _operate(columns, group_wh, point)
+            continue
         able = (group_wh > least_wh) & (relief > 0)
         if not able.any():
             break
