@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
+from grid.errors import BrokerError
 from market.service.budget import Allowance
 from market.service.clock import WallClock
 from market.service.gateway import Gateway
@@ -23,20 +25,22 @@ async def serve(folder: Path, port: int) -> None:
     with Store(folder / "market.sqlite", of.identity()) as store:
         with store.transaction() as tx:
             inputs.register(tx, of, MEMBERS)
-        async with Gateway(
-            settings=of,
-            members=MEMBERS,
-            signer=MARKET,
-            domain=DOMAIN,
-            store=store,
-            clock=WallClock(),
-            host="127.0.0.1",
-            port=port,
-            allowance=Allowance(per_s=1e6, burst=1e6),
-        ) as gateway:
-            gateway.listen()
-            while True:
-                await gateway.news(60.0)
+        while True:  # as `peergrid run` does where no broker is there for long
+            with contextlib.suppress(BrokerError):
+                async with Gateway(
+                    settings=of,
+                    members=MEMBERS,
+                    signer=MARKET,
+                    domain=DOMAIN,
+                    store=store,
+                    clock=WallClock(),
+                    host="127.0.0.1",
+                    port=port,
+                    allowance=Allowance(per_s=1e6, burst=1e6),
+                ) as gateway:
+                    gateway.listen()
+                    while True:
+                        await gateway.news(60.0)
 
 
 if __name__ == "__main__":
