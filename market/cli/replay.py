@@ -8,37 +8,40 @@ from pathlib import Path
 
 import click
 
-from grid.errors import InputError
 from market.cli.messages import say
 
 
 @click.command("replay")
-@click.argument("database")
+@click.argument("place")
+@click.option("--feeder", help="Which market, where there are several.")
 @click.option(
     "--base",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The configuration's folder, where feeders are paths; else the working directory.",
+    help="Where feeders that are paths start: the configuration's folder, else the working directory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(database: str, base: Path | None, as_json: bool) -> int:
-    """Rebuild every clearing, award, posting and batch of DATABASE (file or URL) from its journal; compare.
+def command(place: str, feeder: str | None, base: Path | None, as_json: bool) -> int:
+    """Rebuild every clearing, award, posting and batch of a market from its journal; compare.
 
-    Exit status 1 and the first difference, where there is one. It proves that the stored results follow from
-    the accepted messages and decisions; signatures of the market are checked, not made again.
+    PLACE is a configuration, or a database's file or URL. Exit status 1 and the first difference, where there
+    is one. It proves that the stored results follow from the accepted messages and decisions; signatures of
+    the market are checked, not made again.
     """
     from grid.catalogue import open_feeder
     from market.cli.physics import replay_physics
+    from market.cli.status import database_at
     from market.service.ports import Physics
     from market.service.replay import Replay
     from market.service.settings import MarketSettings
     from market.service.store import Store
 
-    if "://" not in database and not Path(database).is_file():
-        raise InputError.single("DATABASE", "", database, "is no market's database")
+    database = database_at(place, feeder)
+    if base is None and place.endswith(".toml"):
+        base = Path(place).resolve().parent
 
     def physics(settings: MarketSettings) -> Physics:
-        feeder = open_feeder(settings.feeder_name, base)
-        return replay_physics(feeder, settings.limits, settings.seconds, base)
+        network = open_feeder(settings.feeder_name, base)
+        return replay_physics(network, settings.limits, settings.seconds, base)
 
     with (
         tempfile.TemporaryDirectory(prefix="peergrid-replay-") as folder,
