@@ -354,6 +354,8 @@ class Session:
         connection = self.connections
         # Known from here on: a kept session's messages come, and are acknowledged, before the SUBACK.
         self._paho = paho = client._client
+        # A connection may break while it is being ended, when nobody waits for it any more.
+        client._disconnected.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         paho.manual_ack_set(True)
         read_in_large_pieces(paho)
         look_for_waiting_only_where_some_wait(paho)
