@@ -246,7 +246,7 @@ def test_the_feeder_page_switches_slides_plays_and_tells(console: Console, tab: 
     assert page.locator("#history svg").count() == 1
     page.click("details summary")
     buses = page.locator("g.bus").count() + page.locator("g.branch").count()
-    assert page.locator("#twin tbody tr").count() == buses
+    wait_for(lambda: page.locator("#twin tbody tr").count() == buses)
 
 
 def test_times_are_local_with_utc_on_hover(console: Console, tab: Callable[..., Any]) -> None:
