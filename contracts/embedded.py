@@ -14,7 +14,9 @@ from typing import Any
 
 from eth.abc import BlockHeaderAPI, ReceiptAPI
 from eth.chains.base import MiningChain
+from eth.db import trie as block_tries
 from eth.db.atomic import AtomicDB
+from eth.db.chain import ChainDB
 from eth.exceptions import CanonicalHeadNotFound, VMError
 from eth.exceptions import TransactionNotFound as UnknownTransaction
 from eth.typing import AccountDetails, HeaderParams
@@ -24,6 +26,7 @@ from eth_bloom.bloom import BloomFilter
 from eth_typing import Address, BlockNumber, Hash32
 from eth_utils.exceptions import ValidationError
 from rlp.exceptions import DecodingError, DeserializationError
+from trie.hexary import HexaryTrie
 
 from contracts.chain import Call, ContractRevertError, Fees, Log, Receipt, TransactionRefusedError
 from contracts.chain_store import ChainStore
@@ -33,6 +36,14 @@ EMBEDDED_CHAIN_ID = 28773
 BLOCK_GAS_MAX = 30_000_000
 _GENESIS_ETHER = 10**24
 _SUCCEEDED = b"\x01"
+_OF_ONE_BLOCK = (
+    HexaryTrie._cached_create_node_to_db_mapping,
+    block_tries._make_trie_root_and_nodes,
+    ChainDB._get_block_transactions,
+)
+"""Caches of py-evm for who imports and replays blocks. They hold up to 4096 nodes, each with the whole state
+that it was a part of, and 128 blocks: here no block comes twice.
+"""
 
 
 class _Chain(MiningChain):
@@ -148,6 +159,8 @@ class EmbeddedChain:
                     raise ValidationError(f"it is for chain {transaction.chain_id}")
                 self._chain.mine_all([transaction], mix_hash=Hash32(bytes(32)))
                 self._store.commit()
+                for cache in _OF_ONE_BLOCK:
+                    cache.cache_clear()
             except (ValidationError, VMError, DecodingError, DeserializationError) as error:
                 self._reset()
                 raise TransactionRefusedError(f"the embedded chain refused a transaction: {error}") from error

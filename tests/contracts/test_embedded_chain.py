@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 from eth_hash.auto import keccak
+from trie.hexary import HexaryTrie
 
 from contracts.artifacts import load
 from contracts.chain import Call, Fees, TransactionRefusedError
@@ -67,6 +69,21 @@ def test_block_time_is_the_clock_and_blocks_follow_each_other_in_time(chain: Emb
     chain._clock = lambda: 5000
     chain.send_raw(payment(3))
     assert chain.block_time() == 5000
+
+
+def test_blocks_that_were_mined_are_not_kept_in_memory(chain: EmbeddedChain) -> None:
+    """Caches of py-evm held the whole state of each: a market that ran for days grew by that."""
+
+    def tries() -> int:
+        gc.collect()
+        return sum(isinstance(one, HexaryTrie) for one in gc.get_objects())
+
+    for nonce in range(2):
+        chain.send_raw(payment(nonce))
+    known = tries()
+    for nonce in range(2, 8):
+        chain.send_raw(payment(nonce))
+    assert tries() == known
 
 
 def test_a_transaction_that_cannot_be_mined_is_refused_and_leaves_nothing(chain: EmbeddedChain) -> None:
