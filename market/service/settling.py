@@ -79,20 +79,20 @@ class Settling:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
 
         ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late_from`` is
-        the earliest time of a reading that came late: then all intervals from then on are looked at and all
-        that had to do without, else only those that a new reading lets interpolate. Does nothing where that
-        is done.
+        the earliest time of a reading that came late: then all intervals from then on are looked at, else
+        only those that had to do without and that a new reading lets interpolate. Does nothing where that is
+        done.
         """
-        recent = start - _INTERPOLATION_INTERVALS * self._settings.seconds
+        seconds = self._settings.seconds
+        since = start - _INTERPOLATION_INTERVALS * seconds
+        if late_from is not None:
+            told_of = late_from - (_INTERPOLATION_INTERVALS + 1) * seconds - BOUNDARY_TOLERANCE_S
+            since = min(since, told_of)
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
-            earlier = set(intervals.incomplete_intervals(connection))
-            if late_from is None:
-                earlier = {one for one in earlier if one >= recent}
-            else:
-                earlier.update(
-                    intervals.settled_between(connection, late_from - self._settings.seconds, start)
-                )
+            earlier = set(intervals.incomplete_intervals(connection, since))
+            if late_from is not None:
+                earlier.update(intervals.settled_between(connection, late_from - seconds, start))
         if state in ("CLEARED", "SUSPENDED"):
             self.meter(start, now)
         if state in ("CLEARED", "SUSPENDED", "METERED"):
@@ -182,16 +182,16 @@ class Settling:
     def restore(self, cover: Cover) -> None:
         """The worst cases of intervals that a former process left unsettled."""
         with self._store.reading() as connection:
-            for start, interval in intervals.intervals(connection).items():
-                if interval.state in ("CLOSED", "CLEARED", "SUSPENDED", "METERED"):
-                    orders = _orders(connection, start)
-                    cover.price(start, interval.tariff)
-                    if interval.state == "CLOSED":
-                        for order in orders.values():
-                            cover.hold(order)
-                    else:
-                        record = intervals.clearing(connection, start).record
-                        hold_awards(cover, self._members, start, record, orders, interval.tariff)
+            unsettled = intervals.intervals_in(connection, "CLOSED", "CLEARED", "SUSPENDED", "METERED")
+            for start, interval in unsettled.items():
+                orders = _orders(connection, start)
+                cover.price(start, interval.tariff)
+                if interval.state == "CLOSED":
+                    for order in orders.values():
+                        cover.hold(order)
+                else:
+                    record = intervals.clearing(connection, start).record
+                    hold_awards(cover, self._members, start, record, orders, interval.tariff)
 
     # One interval
 

@@ -54,13 +54,12 @@ class SimulatedMarket(Engine):
         """The gate that a former process left open, and the collateral that it held."""
         self._settling.restore(self._gateway.cover)
         with self._store.reading() as connection:
-            stored = intervals.intervals(connection)
+            stored = intervals.intervals_in(connection, "OPEN")
             self._clock.advance_to(input_journal.last_at(connection) or 0)
         for start, interval in stored.items():
-            if interval.state == "OPEN":
-                self._clock.advance_to(interval.opens_at)
-                self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
-                self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
+            self._clock.advance_to(interval.opens_at)
+            self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
+            self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
 
     async def _wave(self, index: int) -> None:
         start = self._settings.start_of(index)

@@ -123,23 +123,28 @@ def _interval(row: Any) -> StoredInterval:
 def not_final(connection: Connection) -> list[StoredInterval]:
     """All that is not done with, in order; final ones that a reading can still change are."""
     table = schema.interval
-    rows = connection.execute(select(table).where(table.c.state != "FINAL").order_by(table.c.interval_start))
+    others = [state for state in schema.INTERVAL_STATES if state != "FINAL"]
+    rows = connection.execute(select(table).where(table.c.state.in_(others)).order_by(table.c.interval_start))
     return [_interval(row) for row in rows]
 
 
-def intervals_in(connection: Connection, state: str) -> dict[int, StoredInterval]:
-    """The intervals in a state by their start, in order."""
+def intervals_in(connection: Connection, *states: str) -> dict[int, StoredInterval]:
+    """The intervals in one of the states by their start, in order."""
     table = schema.interval
-    rows = connection.execute(select(table).where(table.c.state == state).order_by(table.c.interval_start))
+    rows = connection.execute(select(table).where(table.c.state.in_(states)).order_by(table.c.interval_start))
     return {row.interval_start: _interval(row) for row in rows}
 
 
-def incomplete_intervals(connection: Connection) -> list[int]:
-    """Settled intervals that a later reading can still change."""
+def incomplete_intervals(connection: Connection, since: int = 0) -> list[int]:
+    """Settled intervals that start at ``since`` or later and that a later reading can still change."""
     table = schema.interval
     rows = connection.execute(
         select(table.c.interval_start)
-        .where(table.c.incomplete > 0, table.c.state.in_(("SETTLED", "FINAL")))
+        .where(
+            table.c.interval_start >= since,
+            table.c.incomplete > 0,
+            table.c.state.in_(("SETTLED", "FINAL")),
+        )
         .order_by(table.c.interval_start)
     )
     return list(rows.scalars())

@@ -56,7 +56,7 @@ class StoreJournal:
     def pending(self, sender: str) -> Sequence[SignedTransaction]:
         query = (
             select(*_COLUMNS)
-            .where(table.c.sender == sender, ~_IS_CLOSED)
+            .where(table.c.sender == sender, table.c.block.is_(None), ~_IS_CLOSED)
             .order_by(table.c.nonce, table.c.number)
         )
         with self._store.reading() as connection:

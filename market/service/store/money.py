@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +102,17 @@ def pending_neur(connection: Connection, made_before: int) -> dict[str, int]:
 def settled_ueur(connection: Connection, made_before: int | None = None) -> dict[str, int]:
     """The sum of each account's positions, µEUR; with ``made_before`` only those final by then."""
     if made_before is None:
-        rows = connection.exec_driver_sql("SELECT account, settled_ueur FROM balance ORDER BY account")
+        later: dict[str, int] = {}
     else:
+        # What is not final by then is little; what is grows for as long as the market runs.
         rows = connection.exec_driver_sql(
             "SELECT account, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN batch USING (sequence)"
-            " WHERE state = 'FINAL' AND made_at <= ? GROUP BY account",
+            " WHERE state = 'PENDING' OR made_at > ? GROUP BY account",
             (made_before,),
         )
-    return {row[0]: row[1] for row in rows}
+        later = {row[0]: row[1] for row in rows}
+    rows = connection.exec_driver_sql("SELECT account, settled_ueur FROM balance ORDER BY account")
+    return {row[0]: row[1] - later.get(row[0], 0) for row in rows}
 
 
 def make_batch(tx: Connection, made_at: int, leaf_secret: bytes) -> bool:
@@ -151,21 +154,25 @@ def pending_batches(connection: Connection) -> list[StoredBatch]:
     rows = connection.execute(
         select(schema.batch).where(schema.batch.c.state == "PENDING").order_by(schema.batch.c.sequence)
     )
-    return [_batch(connection, row) for row in rows.all()]
+    return _batches(connection, rows.all())
 
 
-def _batch(connection: Connection, row: Any) -> StoredBatch:
-    positions = _positions(connection, row.sequence)
-    return StoredBatch(row.sequence, bytes.fromhex(row.root[2:]), row.made_at, positions)
-
-
-def _positions(connection: Connection, sequence: int) -> dict[str, int]:
-    rows = connection.exec_driver_sql(
-        "SELECT address, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN account USING (account)"
-        " WHERE sequence = ? GROUP BY address HAVING SUM(amount_ueur) <> 0 ORDER BY address",
-        (sequence,),
-    )
-    return {row[0]: row[1] for row in rows}
+def _batches(connection: Connection, rows: Sequence[Any]) -> list[StoredBatch]:
+    """Batches of some rows in order, with their positions."""
+    positions: dict[int, dict[str, int]] = {row.sequence: {} for row in rows}
+    if positions:
+        for sequence, address, amount_ueur in connection.exec_driver_sql(
+            "SELECT sequence, address, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN account"
+            " USING (account) WHERE sequence BETWEEN ? AND ? GROUP BY sequence, address"
+            " HAVING SUM(amount_ueur) <> 0 ORDER BY sequence, address",
+            (rows[0].sequence, rows[-1].sequence),
+        ):
+            if sequence in positions:
+                positions[sequence][address] = amount_ueur
+    return [
+        StoredBatch(row.sequence, bytes.fromhex(row.root[2:]), row.made_at, positions[row.sequence])
+        for row in rows
+    ]
 
 
 def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: int) -> None:
@@ -199,7 +206,7 @@ def newest_final_batches(connection: Connection, count: int) -> list[StoredBatch
         .order_by(schema.batch.c.sequence.desc())
         .limit(count)
     )
-    return [_batch(connection, row) for row in reversed(rows.all())]
+    return _batches(connection, rows.all()[::-1])
 
 
 def reopen_batch(tx: Connection, sequence: int, at: int) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 INTERVAL_STATES = (
     "OPEN",
@@ -187,6 +187,8 @@ batch = Table(
     Column("gas", Whole),
     CheckConstraint("state IN ('PENDING', 'FINAL')"),
 )
+Index("batch_by_state", batch.c.state)
+Index("batch_by_time", batch.c.made_at)
 
 position = Table(
     "position",
@@ -237,6 +239,7 @@ chain_transaction = Table(
     comment="a nonce is one batch's; it may have several transactions, of which one is mined",
 )
 Index("chain_transaction_by_nonce", chain_transaction.c.sender, chain_transaction.c.nonce)
+Index("chain_transaction_by_block", chain_transaction.c.sender, chain_transaction.c.block)
 
 outbox = Table(
     "outbox",
@@ -322,6 +325,7 @@ notice = Table(
     comment="what operators are to be told, written with what it tells of",
 )
 Index("notice_by_subject", notice.c.kind, notice.c.subject, notice.c.at)
+Index("notice_by_age", notice.c.made_at)
 
 delivery = Table(
     "delivery",
@@ -447,6 +451,7 @@ dispute = Table(
     CheckConstraint("decision IN ('upheld', 'dismissed')"),
     sqlite_autoincrement=True,
 )
+Index("dispute_by_interval", dispute.c.interval_start)
 
 lease = Table(
     "lease",
