@@ -179,7 +179,8 @@ def _successive_programs(
     out_of_time: Callable[[], bool],
 ) -> Dispatch:
     """Successive linear programs from a state and the balances seen so far."""
-    program = make(columns, balance_as_equation=columns.export_price < 0)
+    # What exporting does not pay for can be left out of an inequality: at a price of zero, too.
+    program = make(columns, balance_as_equation=columns.export_price <= 0)
     for balance in balances:
         program.add_balance(balance.effect, balance.fixed_kw)
     predicted: Floats | None = None

@@ -17,6 +17,8 @@ from grid.feeder import Floats, Ints
 
 INFINITY = highspy.kHighsInf
 TOLERANCE = 1e-9
+_LONG_WAYS = (("presolve", "on", "off"), ("solver", "ipm", "simplex"))
+"""What is tried where simplex without presolve does not end: dozens of nearly equal rows can do that."""
 _CERTAIN = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible)
 
 
@@ -85,12 +87,14 @@ class Highs:
         if status == highspy.HighsStatus.kError:
             raise SolverError("HiGHS refused the linear program")
         end = self._run()
-        if end not in _CERTAIN:
+        for option, value, usual in _LONG_WAYS:
+            if end in _CERTAIN:
+                break
             # A basis gone bad, or tolerances that clash: once more from scratch, the long way.
             self._solver.clearSolver()
-            self._solver.setOptionValue("presolve", "on")
+            self._solver.setOptionValue(option, value)
             end = self._run()
-            self._solver.setOptionValue("presolve", "off")
+            self._solver.setOptionValue(option, usual)
         if end == highspy.HighsModelStatus.kInfeasible:
             raise InfeasibleProgramError("HiGHS found the linear program infeasible")
         if end != highspy.HighsModelStatus.kOptimal:

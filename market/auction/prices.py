@@ -49,15 +49,15 @@ class Prices:
     point: Floats
     lowest: Floats
     highest: Floats
-    """What the awards (else floor and cap) allow the price at each point [k] to be, µEUR/kWh."""
+    """What the awards allow the price at each point [k] to be, µEUR/kWh; ±∞ where they say nothing."""
 
 
 def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
-    """The lowest and highest price at each point that the awards allow, µEUR/kWh."""
+    """The lowest and highest price at each point [k] that the awards allow, µEUR/kWh; ±∞ where they say nothing."""
     some, not_all = partly_filled(columns, kw)
     asks = columns.group_sign > 0
-    lowest = np.full(len(columns.point_node), float(columns.floor))
-    highest = np.full(len(columns.point_node), float(columns.cap))
+    lowest = np.full(len(columns.point_node), -np.inf)
+    highest = np.full(len(columns.point_node), np.inf)
     at_least, at_most = np.where(asks, some, not_all), np.where(asks, not_all, some)
     price = columns.group_price.astype(np.float64)  # mixed with integers, .at() is ten times slower
     np.maximum.at(lowest, columns.group_point[at_least], price[at_least])
@@ -66,29 +66,42 @@ def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
 
 
 class _DualFace:
-    """The dual vectors z = (μ, ν) with ``lowest ≤ A·z ≤ highest`` and bounds on z, in EUR/MWh."""
+    """The dual vectors z = (μ, ν) with ``lowest ≤ A·z ≤ highest`` and bounds on z, in EUR/MWh.
+
+    Where the awards say nothing, ``ends`` (floor and cap) do, as far as the awards let them: a bus where one
+    more kWh would break limits can be worth less than the floor or more than the cap.
+    """
 
     def __init__(
         self,
         matrix: Floats,
         lowest: Floats,
         highest: Floats,
-        weight: Floats,
+        ends: tuple[float, float],
         bounds: Sequence[tuple[float, float]],
     ) -> None:
         self._highs = solver()
         self._bounds = list(bounds)
-        self._matrix = np.vstack([-matrix, matrix])
         self._pinned = matrix[lowest == highest]
-        # The awards are optimal to within the solver's and the rounding's error: what little the
-        # bounds contradict each other is shared out once, at the least cost in energy.
-        most = np.concatenate([-lowest, highest])
-        rows, size = self._matrix.shape
-        elastic = np.hstack([self._matrix, -np.eye(rows)])
-        cost = np.concatenate([np.zeros(size), weight, weight])
-        found = self._minimise(cost, elastic, most, [*self._bounds, *[(0.0, np.inf)] * rows])
-        self._some = found[:size]
-        self._most = np.maximum(most, self._matrix @ self._some) + FACE_TOLERANCE
+        # The awards are optimal to within the solver's and the rounding's error. What little the bounds
+        # contradict each other is shared by all, so that nobody's price is further off than it must be.
+        both, most = np.vstack([-matrix, matrix]), np.concatenate([-lowest, highest])
+        told = np.isfinite(most)
+        self._matrix, self._most = np.zeros((0, matrix.shape[1])), np.zeros(0)
+        self._some = self._loosened(both[told], most[told])
+        floor, cap = ends
+        self._some = self._loosened(both[~told], np.repeat([-floor, cap], len(lowest))[~told])
+
+    def _loosened(self, matrix: Floats, most: Floats) -> Floats:
+        """Takes in ``matrix·z ≤ most``, each by as much looser as all together must be; a vector that keeps all."""
+        rows, size = matrix.shape
+        whole = np.hstack([np.vstack([self._matrix, matrix]), np.zeros((len(self._most) + rows, 1))])
+        whole[len(self._most) :, -1] = -1.0
+        cost = np.append(np.zeros(size), 1.0)
+        found = self._minimise(cost, whole, np.append(self._most, most), [*self._bounds, (0.0, np.inf)])
+        self._matrix = np.vstack([self._matrix, matrix])
+        self._most = np.append(self._most, most + found[-1] + FACE_TOLERANCE)
+        return found[:-1]
 
     def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
         """The vector that is extreme in the first objective, then in the next among those, …"""
@@ -184,8 +197,9 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
     delivery = -columns.at_points(by_p, by_q)
     floor, top = _energy_bounds(columns, found)
     if not rows:
+        ends = np.maximum(lowest, columns.floor), np.minimum(highest, columns.cap)
         energy = (
-            _energy_only(delivery, lowest, highest, floor * UNIT, top * UNIT)
+            _energy_only(delivery, *ends, floor * UNIT, top * UNIT)
             if len(delivery)
             else ((floor + top) / 2 * UNIT)
         )
@@ -197,9 +211,8 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
         bounds = [(floor, top), *[(0.0, np.inf)] * len(rows)]
         vector = _unique(matrix, lowest / UNIT, highest / UNIT, bounds)
         if vector is None:
-            weight = np.zeros(len(lowest))
-            np.add.at(weight, columns.group_point, columns.group_kw)
-            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, weight, bounds)
+            ends = columns.floor / UNIT, columns.cap / UNIT
+            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, ends, bounds)
             vector = (face.extreme(objectives, 1.0) + face.extreme(objectives, -1.0)) / 2
         energy, duals = float(vector[0]) * UNIT, vector[1:] / scales
     return _at_buses(columns, by_p, by_q, energy, rows, duals, lowest, highest)
