@@ -98,8 +98,8 @@ class Chain(Protocol):
     def block_number(self) -> int:
         """The number of the last mined block."""
 
-    def block_time(self) -> int:
-        """The time of the last mined block, Unix s."""
+    def block_time(self, block: int | None = None) -> int:
+        """The time of a mined block, by default the last one, Unix s."""
 
     def finalized_block(self) -> int:
         """The number of the last block that the node will not give up any more."""

@@ -106,10 +106,12 @@ class EmbeddedChain:
         with self._lock:
             return int(self._chain.get_canonical_head().block_number)
 
-    def block_time(self) -> int:
-        """The time of the last mined block."""
+    def block_time(self, block: int | None = None) -> int:
+        """The time of a mined block, by default the last one."""
         with self._lock:
-            return int(self._chain.get_canonical_head().timestamp)
+            if block is None:
+                return int(self._chain.get_canonical_head().timestamp)
+            return int(self._chain.get_canonical_block_header_by_number(BlockNumber(block)).timestamp)
 
     def code(self, address: str) -> bytes:
         with self._lock:

@@ -34,6 +34,18 @@ class Settled:
     transaction: str
 
 
+@dataclass(frozen=True)
+class SettledBatch:
+    """A batch as the chain has it, whole: net positions by account, its last transaction, and when."""
+
+    root: bytes
+    positions: dict[str, int]
+    block: int
+    at: int
+    transaction: str
+    gas: int
+
+
 @dataclass
 class Movements:
     """What accounts got (> 0) and gave up (< 0) other than by settlement, µEUR.
@@ -97,6 +109,30 @@ def settled(
         chunk, root, positions, volume = decode(("uint32", "bytes32", "uint256", "uint256"), log.data)
         found.append(Settled(chunk, root, positions, volume, log.block, log.transaction))
     return sorted(found, key=lambda event: event.chunk)
+
+
+def settled_batch(
+    chain: Chain, escrow: str, market: bytes, sequence: int, from_block: int, to_block: int
+) -> SettledBatch | None:
+    """All that ``escrow`` recorded of a batch in these blocks; None where that is nothing."""
+    chunks = settled(chain, escrow, market, sequence, from_block, to_block)
+    if not chunks:
+        return None
+    positions: Counter[str] = Counter()
+    gas = 0
+    for chunk in chunks:
+        for transfer in transfers(chain, escrow, chunk.block, chunk.block):
+            # Without what is made for a debtor that is short: that comes from nobody.
+            if transfer.transaction == chunk.transaction and escrow in (transfer.sender, transfer.receiver):
+                given = transfer.sender == escrow
+                account = transfer.receiver if given else transfer.sender
+                positions[account] += transfer.amount_ueur if given else -transfer.amount_ueur
+        receipt = chain.receipt(chunk.transaction)
+        gas += receipt.gas_used if receipt else 0
+    last = max(chunks, key=lambda chunk: chunk.block)
+    return SettledBatch(
+        last.root, dict(positions), last.block, chain.block_time(last.block), last.transaction, gas
+    )
 
 
 def transfers(chain: Chain, escrow: str, from_block: int, to_block: int) -> list[Transfer]:

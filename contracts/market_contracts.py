@@ -16,7 +16,7 @@ from contracts import escrow_events
 from contracts.chain import TRANSACTION_GAS_MAX, Chain, Receipt
 from contracts.contract import GAS_BASE, Contract, parts_of
 from contracts.deployment import Deployment
-from contracts.escrow_events import Movements, Settled, Transfer
+from contracts.escrow_events import Movements, Settled, SettledBatch, Transfer
 from contracts.permit import Permit, sign_permit
 from contracts.positions import chunks_of, pack_positions
 from contracts.registry import Registry
@@ -150,7 +150,7 @@ class MarketContracts:
             gas = min(TRANSACTION_GAS_MAX, GAS_BASE + _GAS_POSITION * len(positions))
             packed = pack_positions(positions)
             call = self._escrow.write("settle", market, sequence, chunk, root, packed, gas=gas)
-            receipts.append(sender.send(f"settle/{market.hex()}/{sequence}/{chunk}", call))
+            receipts.append(sender.send(settlement_id(market, sequence, chunk), call))
         return receipts
 
     def is_settled(self, market: bytes, sequence: int, chunk: int = 0) -> bool:
@@ -164,6 +164,14 @@ class MarketContracts:
         chunks = [(s, chunk) for s, net in sorted(batches.items()) for chunk in range(len(chunks_of(net)))]
         settled = self._answers("isSettled", [(market, *chunk) for chunk in chunks])
         return sorted({chunk[0] for chunk, done in zip(chunks, settled, strict=True) if not done})
+
+    def settled_batch(
+        self, market: bytes, sequence: int, from_block: int | None = None
+    ) -> SettledBatch | None:
+        """A batch as the chain has it from a block on; None where it has nothing of it."""
+        first = self.deployment.first_block if from_block is None else from_block
+        last, escrow = self._chain.block_number(), self.deployment.escrow
+        return escrow_events.settled_batch(self._chain, escrow, market, sequence, first, last)
 
     def settled(self, market: bytes, sequence: int) -> list[Settled]:
         """What the chain says of a batch, by chunk."""
@@ -281,3 +289,8 @@ class MarketContracts:
             for result in results:
                 found += self._escrow.artifact.result(function, result)
         return found
+
+
+def settlement_id(market: bytes, sequence: int, chunk: int) -> str:
+    """What a sender knows a batch's transaction by."""
+    return f"settle/{market.hex()}/{sequence}/{chunk}"

@@ -60,8 +60,9 @@ class RpcChain:
     def block_number(self) -> int:
         return int(self._ask("eth_blockNumber"), 16)
 
-    def block_time(self) -> int:
-        return int(self._ask("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    def block_time(self, block: int | None = None) -> int:
+        which = "latest" if block is None else hex(block)
+        return int(self._ask("eth_getBlockByNumber", which, False)["timestamp"], 16)
 
     def code(self, address: str) -> bytes:
         return _bytes(self._ask("eth_getCode", address, "latest"))

@@ -112,6 +112,10 @@ class Sender:
             raise TransactionFailedError(f"{batch_id}: {receipt.hash} was mined and reverted")
         return receipt
 
+    def has_mined(self, batch_id: str) -> bool:
+        """Whether a transaction that was signed here for a batch is on the chain."""
+        return self._receipt(self._journal.attempts(batch_id)) is not None
+
     def resume(self) -> list[Receipt]:
         """Brings what was signed and is not mined and confirmed to its end, in the order of nonces.
 

@@ -45,6 +45,7 @@ class Kind(StrEnum):
     FEES = "fees"
     COLLAR = "collar"
     REACTIVE = "reactive"
+    RECOVERED = "recovered"  # what the chain paid by batches whose records were lost
     ROUNDING = "rounding"  # of prices to whole µEUR/kWh
 
 

@@ -34,7 +34,7 @@ _feeder = click.option("--feeder", help="Which market, where the configuration h
 
 @click.group("operate")
 def command() -> None:
-    """Suspend a market and resume it, change its prices or its network."""
+    """Suspend a market and resume it, change its prices or its network, take in what a restore lost."""
 
 
 @command.command("suspend")
@@ -180,6 +180,23 @@ def standing_net(store: Store, first: int | None) -> str:
     assert entry is not None
     name: str = entry.document()["settings"]["feeder_name"]
     return name
+
+
+@command.command("recover")
+@_place
+@click.option("--paid-until", metavar="TIME", help="The end of the last interval that the lost batches paid.")
+@_reason
+@_feeder
+@_wait
+def recover(place: str, paid_until: str | None, reason: str, feeder: str | None, wait_s: float) -> None:
+    """Go on after a restore: take in the batches that the chain has and the database lacks.
+
+    What they paid stands, in sum; their records are lost, and nothing until --paid-until is settled again.
+    Without it their number and the last one's time have to agree. What nobody paid is settled at the retail
+    tariffs, on what the registers say over the gap. Readings that the lost database had receipted do not come
+    again.
+    """
+    ask(place, feeder, "recover", {"paid_until": start_of(paid_until)}, reason, wait_s)
 
 
 @click.group("dispute")

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from eth_hash.auto import keccak
 
-from grid.errors import PowerFlowError, SolverError
+from grid.errors import InputError, PowerFlowError, SolverError
 from market.messages.models import Gate, GateState
 from market.messages.signing import Domain, Signer
 from market.service.clock import Clock
 from market.service.gateway import Gateway
-from market.service.ports import ChainBooks, Physics, Progress, Settler, Stage, Standing
+from market.service.ports import BehindError, ChainBooks, Physics, Progress, Settler, Stage, Standing
 from market.service.settings import MarketSettings
 from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
@@ -144,13 +144,16 @@ class Engine:
 
     # Money
 
-    async def _settle(self, start: int) -> None:
+    async def _settle(self, start: int) -> Mapping[int, InputError]:
+        """Returns the intervals that wait for their network; whoever ordered in them stays liable."""
         with self._stage("settle", start):
             late_from = self._gateway.intake.readings.take_late()
-            await asyncio.to_thread(
+            waiting = await asyncio.to_thread(
                 self._settling.settle, start, self._clock.now(), self._room(), late_from=late_from
             )
-        self._gateway.cover.release(start)
+        if start not in waiting:
+            self._gateway.cover.release(start)
+        return waiting
 
     def _final_at(self, batch: StoredBatch) -> int:
         """What the market's clock shows when a batch that was just sent is final."""
@@ -164,6 +167,7 @@ class Engine:
         """Puts batches on the chain that are not final, or not any more, in order."""
         began = time.monotonic()
         await asyncio.to_thread(self._settling.reopen_lost, self._settler, self._clock.now())
+        await self._compare()
         with self._store.reading() as connection:
             batches = money.pending_batches(connection)
         for batch in batches:
@@ -177,6 +181,18 @@ class Engine:
             await self._keep_books()
         if batches:
             self._tell_stage("chain", start, time.monotonic() - began)
+
+    async def _compare(self) -> None:
+        """Raises :class:`BehindError` where the chain has batches that this database lacks."""
+        first = self._first_unsent()
+        ahead = await asyncio.to_thread(self._settler.ahead, first)
+        # Meanwhile they may have been taken in.
+        if ahead and self._first_unsent() == first:
+            raise BehindError(ahead)
+
+    def _first_unsent(self) -> int:
+        with self._store.reading() as connection:
+            return money.first_unsent(connection)
 
     async def _keep_books(self) -> None:
         """What the contracts hold now, for those who have only the store."""

@@ -5,7 +5,7 @@ What cannot be done is refused with a reason, which is the answer to the instruc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +19,8 @@ from market.auction.book import Limits
 from market.messages.models import Tariff
 from market.service.joining import Joining, JoiningError
 from market.service.networks import Networks
-from market.service.ports import Network
+from market.service.ports import Network, OnChain
+from market.service.recovering import RecoveringError, document, recover
 from market.service.roster import Roster
 from market.service.settings import MarketSettings
 from market.service.settling import Settling, held
@@ -31,6 +32,7 @@ from market.service.store import (
     intervals,
     money,
     notices,
+    recovery,
     terms,
 )
 from market.service.store.input_journal import decision
@@ -39,6 +41,9 @@ from market.service.store.terms import GridChange
 
 class RefusedError(Exception):
     """Why an instruction is not carried out."""
+
+
+_REFUSALS = (RefusedError, JoiningError, RecoveringError, InputError)
 
 
 class Instructing:
@@ -64,21 +69,33 @@ class Instructing:
             "member": self._member,
             "dispute": self._dispute,
             "resolve": self._resolve,
+            "recover": self._recover,
         }
+        self.behind: Sequence[OnChain] = ()
+        """What the chain has and this database lacks."""
 
-    def carry_out_waiting(self, at: int) -> None:
-        """Everything that was asked and not looked at yet, in order."""
+    def carry_out_waiting(self, at: int) -> bool:
+        """Everything that was asked and not looked at yet, in order. Whether the chain's batches were taken
+        in: then the store is not what it was.
+        """
         with self._store.reading() as connection:
             waiting = instructions.waiting(connection)
+        recovered = False
         for one in waiting:
-            content = {
+            content: dict[str, Any] = {
                 "number": one.id,
                 "actor": one.actor,
                 "kind": one.kind,
                 "body": dict(one.body),
                 "reason": one.reason,
             }
-            self.carry_out(content, at)
+            if one.kind == "recover":
+                # The journal has to say what nobody else can any more.
+                content["body"]["batches"] = [document(batch) for batch in self.behind]
+            done = not self.carry_out(content, at)
+            if one.kind == "recover" and done:
+                self.behind, recovered = (), True
+        return recovered
 
     def carry_out(self, content: Mapping[str, Any], at: int) -> str:
         """Does it and journals it, or answers why not; the answer, empty where it was done."""
@@ -88,8 +105,8 @@ class Instructing:
                 self._acts[content["kind"]](tx, content["body"], content["reason"], at)
                 instructions.answer(tx, number, at, "")
                 input_journal.add(tx, decision(at, "instruction", content=content))
-        except (RefusedError, JoiningError, KeyError, TypeError, ValidationError) as error:
-            known = isinstance(error, RefusedError | JoiningError)
+        except (*_REFUSALS, KeyError, TypeError, ValidationError) as error:
+            known = isinstance(error, _REFUSALS)
             refusal = str(error) if known else f"is malformed: {error}"
             with self._store.transaction() as tx:
                 instructions.answer(tx, number, at, refusal)
@@ -99,6 +116,10 @@ class Instructing:
                 with self._store.reading() as connection:
                     self._members.load(connection)
         return ""
+
+    def _recover(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
+        """Takes in what the chain has and a restored database lacks."""
+        recover(tx, self._settings, body, reason, at)
 
     # Trading
 
@@ -170,6 +191,8 @@ class Instructing:
         state = intervals.state_of(tx, start)
         if state not in ("SETTLED", "FINAL", "DISPUTED"):
             raise RefusedError(f"interval {start} is not settled: it is {state or 'unknown'}")
+        if start < recovery.closed_before(tx):
+            raise RefusedError(f"interval {start}: what the chain paid stands, its records were lost")
         last = start + self._settings.seconds + self._settings.dispute_window_s
         if at > last:
             raise RefusedError(f"the window for interval {start} closed at {last}")

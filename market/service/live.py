@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.exc import DatabaseError
@@ -22,7 +22,7 @@ from market.accounts.metering import BOUNDARY_TOLERANCE_S
 from market.service.clock import WallClock
 from market.service.engine import Engine
 from market.service.lease_holder import LeaseHolder
-from market.service.ports import Standing, never
+from market.service.ports import BehindError, OnChain, Standing, never
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
 from market.service.store import alarms, health, intervals
@@ -35,6 +35,7 @@ _CHAIN_LOOK_S = 2.0
 _CHAIN_RETRY_MAX_S = 60.0
 _NOTED_S = 6 * 3600
 """What the chain says of deposits is journalled at least so often, in market time."""
+_NETWORK_RETRY_S = 60
 _NEVER = -(2**62)
 _MISSED_MAX = 20_000
 """Intervals that are made up for; more were missed only where a clock is wrong."""
@@ -48,6 +49,8 @@ class LiveMarket(Engine):
     _clock: WallClock
     _blocked = ""
     """Why no gate opens; empty while they do."""
+    _behind: Sequence[OnChain] = ()
+    """What the chain has and the database lacks; until that is taken in nothing is settled."""
     _chain_trouble = ""
     """What the last attempt to reach the chain ended with; empty when it went well."""
     _stepped_s = 0
@@ -65,6 +68,8 @@ class LiveMarket(Engine):
         super().__init__(**parts)
         self._solver = solver
         self._lease = lease
+        self._waits_until: dict[int, int] = {}
+        """When intervals that lack their network are tried again."""
         if self._standing != self._noted:
             self._note_standing()
 
@@ -89,6 +94,8 @@ class LiveMarket(Engine):
         if reopened is not None:
             # The broker may have been begun again as well, and have forgotten the gate.
             await self._announce(reopened, "OPEN")
+        with contextlib.suppress(ChainError):
+            await self._look_at_sequences()
         ended = asyncio.Event()
         chain = asyncio.create_task(self._settle_on_chain(ended), name="chain")
         heartbeat = asyncio.create_task(self._note_health(), name="health")
@@ -139,13 +146,25 @@ class LiveMarket(Engine):
             self._stepped_s = stepped_s
             words = f"is {stepped_s:+d} s off the market's, which goes on as it was until a restart"
             self._alarm("clock", "clock", words)
-        self._steps.instructing.carry_out_waiting(self._clock.now())
+        if not self._behind:
+            self._carry_out()
         await self._open_gates()
         with self._store.reading() as connection:
             unsettled = intervals.unsettled(connection)
         for start, state in unsettled.items():
             await self._advance(start, state)
+        if self._behind:
+            # What is taken in closes intervals, which have to be there first.
+            self._carry_out()
         await self._gateway.publish_outbox()
+
+    def _carry_out(self) -> None:
+        """What operators ask. After a recovery all goes on from what is stored then."""
+        instructing = self._steps.instructing
+        instructing.behind = self._behind
+        if instructing.carry_out_waiting(self._clock.now()):
+            self._behind, self._blocked = (), ""
+            self._gateway.intake.readings.reload()
 
     async def _open_gates(self) -> None:
         """The gate whose time it is, and those that went by since the last one."""
@@ -160,7 +179,8 @@ class LiveMarket(Engine):
             raise StoreError(f"the last interval began at {newest} and it is {now}: a clock is wrong")
         while start <= current:
             if now > self._gate_times(start)[1]:
-                await self._make_up_for(start, "the market did not run when its gate was to be open")
+                why = self._lost_words() or "the market did not run when its gate was to be open"
+                await self._make_up_for(start, why)
             elif problem := self._problem():
                 await self._make_up_for(start, problem)
             else:
@@ -199,9 +219,20 @@ class LiveMarket(Engine):
             await self._gateway.publish_outbox()
         elif state in ("CLEARED", "SUSPENDED", "METERED"):
             late = now >= end + self._settings.metering_s
-            if late or (now > end + BOUNDARY_TOLERANCE_S and self._is_read(end)):
-                await self._settle(start)
-                self._tell("settled", start)
+            is_time = late or (now > end + BOUNDARY_TOLERANCE_S and self._is_read(end))
+            if is_time and not self._behind and now >= self._waits_until.get(start, 0):
+                await self._settle_or_wait(start)
+
+    async def _settle_or_wait(self, start: int) -> None:
+        waiting = await self._settle(start)
+        for one, error in waiting.items():
+            words = f"interval {one} waits to be settled: {error}"
+            self._alarm("network", f"interval:{one}", words)
+        if start in waiting:
+            self._waits_until[start] = self._clock.now() + _NETWORK_RETRY_S
+        else:
+            self._waits_until.pop(start, None)
+            self._tell("settled", start)
 
     def _suspend(self, start: int, problem: str) -> None:
         draft = self._steps.draft(start)
@@ -250,6 +281,9 @@ class LiveMarket(Engine):
                 elif asked_at > self._noted_at + _NOTED_S:
                     self._note_standing()
                 self._blocked, self._chain_trouble, wait_s = "", "", _CHAIN_LOOK_S
+            except BehindError as error:
+                self._lacks(error)
+                wait_s = _CHAIN_LOOK_S
             except ChainError as error:
                 if isinstance(error, ContractRevertError):
                     # Nobody can pay this batch: no order is taken until somebody has.
@@ -259,6 +293,25 @@ class LiveMarket(Engine):
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), wait_s)
+
+    async def _look_at_sequences(self) -> None:
+        """Before anything is settled."""
+        try:
+            await self._compare()
+        except BehindError as error:
+            self._lacks(error)
+
+    def _lacks(self, error: BehindError) -> None:
+        if error.batches != self._behind:
+            self._alarm("chain", "database", str(error))
+        self._behind, self._blocked, self._chain_trouble = error.batches, str(error), str(error)
+
+    def _lost_words(self) -> str:
+        """Why an interval is not known that the market may have cleared and settled."""
+        if not self._behind:
+            return ""
+        first, last = self._behind[0].sequence, self._behind[-1].sequence
+        return f"lost with its records: the chain has batches {first} to {last}, and the database has not"
 
     def _problem(self) -> str:
         """Why no gate may open, empty where one may. Without a chain orders go on by what was last known of

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from grid.errors import FeederError
+from grid.errors import ChainError, FeederError
 from market.auction.book import Book, Firm, Limits
 from market.auction.record import ClearingRecord
 from market.messages.models import Message
@@ -115,6 +115,31 @@ class ChainBooks:
     withdrawals: Mapping[str, tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class OnChain:
+    """A batch as the chain has it: net positions (µEUR by holder's address), and when it was mined."""
+
+    sequence: int
+    root: bytes
+    positions: Mapping[str, int]
+    tx_hash: str
+    gas: int
+    at: int
+
+
+class BehindError(ChainError):
+    """The chain has batches that this database lacks: it was restored from an older backup."""
+
+    def __init__(self, batches: Sequence[OnChain]) -> None:
+        self.batches = batches
+        first, last = batches[0].sequence, batches[-1].sequence
+        which = f"batch {first}" if first == last else f"batches {first} to {last}"
+        super().__init__(
+            f"this database is older than the chain, which has {which} that it lacks: restore a newer copy,"
+            " or take them in with `peergrid operate recover`"
+        )
+
+
 class Settler(Protocol):
     """The chain, as the engine needs it. All calls block and may come from another thread, one at a time."""
 
@@ -127,6 +152,11 @@ class Settler(Protocol):
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
         """Those of batches that were final (positions by sequence) that the chain does not have any more."""
+
+    def ahead(self, first: int) -> Sequence[OnChain]:
+        """The batches from ``first`` on that the chain has, unless the first of them is what this database
+        sent itself. Raises :class:`grid.errors.ChainError` also while one of them is not final.
+        """
 
     def standing(self) -> Standing:
         """How accounts stand now."""

@@ -20,7 +20,7 @@ from market.service.answer import Answer
 from market.service.parse import Heard, entries_of
 from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, alarms, input_journal, inputs, progress
+from market.service.store import Store, alarms, input_journal, inputs, progress, recovery
 from market.service.store.inputs import StoredReading
 
 AHEAD_MAX = 10_000
@@ -47,11 +47,19 @@ class _Progress:
 
     def add(self, seq: int, digest: bytes) -> None:
         if seq == self.up_to + 1:
-            self.up_to, self.digest = seq, digest
-            while self.ahead and (following := self.ahead.pop(self.up_to + 1, None)) is not None:
-                self.up_to, self.digest = self.up_to + 1, following
+            self._reach(seq, digest)
         elif seq > self.up_to:
             self.ahead[seq] = digest
+
+    def skip_to(self, seq: int, digest: bytes) -> None:
+        """What is missing before ``seq`` is not waited for."""
+        if seq - 1 > self.up_to:
+            self._reach(seq - 1, digest)
+
+    def _reach(self, seq: int, digest: bytes) -> None:
+        self.up_to, self.digest = seq, digest
+        while self.ahead and (following := self.ahead.pop(self.up_to + 1, None)) is not None:
+            self.up_to, self.digest = self.up_to + 1, following
 
 
 @dataclass(slots=True)
@@ -63,6 +71,8 @@ class Batch:
     refused: list[progress.Refused] = field(default_factory=list)
     is_new: dict[_EpochKey, bool] = field(default_factory=dict)
     """Whose epochs were spoken of, and whether with anything new."""
+    heard: set[str] = field(default_factory=set)
+    """Who spoke for the first time since a recovery."""
 
 
 class ReadingDesk:
@@ -74,6 +84,8 @@ class ReadingDesk:
         self._store = store
         self._progress: dict[str, dict[int, _Progress]] = {}
         self._read_at: dict[int, set[str]] = {}
+        self._unheard: set[str] = set()
+        """Meters whose next reading goes on from wherever it is: what came before was lost here."""
         # Readings of a former process may have come in late and not been looked at yet.
         with store.reading() as connection:
             self._late_from = input_journal.unsettled_readings_from(connection)
@@ -82,6 +94,7 @@ class ReadingDesk:
     def reload(self) -> None:
         self._progress = {}
         with self._store.reading() as connection:
+            self._unheard = recovery.unheard_since(connection)
             for meter, epoch in progress.epochs(connection, _EPOCHS_REMEMBERED):
                 self._progress_of(connection, meter, epoch)
         for boundary in list(self._read_at):
@@ -143,6 +156,7 @@ class ReadingDesk:
         """Writes the batch; the cumulative answers to it."""
         inputs.add_readings(tx, batch.stored.values())
         progress.refuse(tx, batch.refused)
+        recovery.heard(tx, batch.heard)
         changed = [key for key, is_new in batch.is_new.items() if is_new]
         settled = [(meter, epoch, self._progress[meter][epoch]) for meter, epoch in changed]
         progress.put(tx, ((meter, epoch, s.up_to, s.digest) for meter, epoch, s in settled))
@@ -157,6 +171,11 @@ class ReadingDesk:
         meter, epoch, seq = said.meter, entry.epoch, entry.seq
         sequence = self._progress_of(tx, meter, epoch)
         batch.is_new.setdefault((meter, epoch), False)
+        if meter in self._unheard:
+            sequence.skip_to(seq, said.digest)
+            self._unheard.discard(meter)
+            batch.heard.add(meter)
+            batch.is_new[meter, epoch] = True
         known = None
         if sequence.has(seq):
             pending = batch.stored.get((meter, epoch, seq))

@@ -43,6 +43,7 @@ COMPARED = (
     schema.batch,
     schema.position,
     schema.dispute,
+    schema.recovery,
     schema.transition,
 )
 """What follows from the journal; on one interval a difference is told of the first table that has one."""

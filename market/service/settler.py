@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from contracts.escrow_events import Movements
-from contracts.market_contracts import MarketContracts
+from contracts.escrow_events import Movements, SettledBatch
+from contracts.market_contracts import MarketContracts, settlement_id
 from contracts.sender import Sender
+from grid.errors import ChainError
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
-from market.service.ports import ChainBooks, Sent, Settler, Standing
+from market.service.ports import ChainBooks, OnChain, Sent, Settler, Standing
 
 _LOOKS_MAX = 3
 
@@ -32,6 +33,7 @@ class ContractSettler:
         self._counted = Movements()
         self._next_block = contracts.deployment.first_block
         self._liable_s: int | None = None
+        self._foreign: dict[int, SettledBatch] = {}
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
@@ -41,6 +43,29 @@ class ContractSettler:
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
         return self._contracts.unsettled(self._market, batches)
+
+    def ahead(self, first: int) -> Sequence[OnChain]:
+        if not self._contracts.is_settled(self._market, first):
+            return ()
+        if self._sender.has_mined(settlement_id(self._market, first, 0)):
+            return ()
+        found: list[OnChain] = []
+        block = self._contracts.deployment.first_block
+        while (batch := self._settled_batch(first + len(found), block)) is not None:
+            found.append(_on_chain(first + len(found), batch))
+            block = batch.block
+        return found
+
+    def _settled_batch(self, sequence: int, from_block: int) -> SettledBatch | None:
+        """A foreign batch, looked for from a block on; a final one does not change and is looked up once."""
+        if sequence not in self._foreign:
+            batch = self._contracts.settled_batch(self._market, sequence, from_block)
+            if batch is None:
+                return None
+            if batch.block > self._sender.final_block():
+                raise ChainError(f"batch {sequence} on the chain, which this database lacks, is not final")
+            self._foreign[sequence] = batch
+        return self._foreign[sequence]
 
     def standing(self) -> Standing:
         self._count()
@@ -100,6 +125,10 @@ class ContractSettler:
         )
 
 
+def _on_chain(sequence: int, batch: SettledBatch) -> OnChain:
+    return OnChain(sequence, batch.root, batch.positions, batch.transaction, batch.gas, batch.at)
+
+
 class LateSettler:
     """A settler whose node may be away when the market begins: ``opened`` makes it, at the first call that
     reaches the node, and raises :class:`grid.errors.ChainError` until then.
@@ -119,6 +148,9 @@ class LateSettler:
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
         return self._settler().lost(batches)
+
+    def ahead(self, first: int) -> Sequence[OnChain]:
+        return self._settler().ahead(first)
 
     def standing(self) -> Standing:
         return self._settler().standing()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from grid.errors import LedgerError
+from grid.errors import InputError, LedgerError
 from market.accounts.ledger import (
     IMBALANCE,
     NEUR_PER_UEUR,
@@ -34,15 +34,26 @@ from market.service.networks import Networks
 from market.service.ports import Settler, Standing
 from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
-from market.service.store import Store, alarms, disputes, input_journal, inputs, intervals, money
+from market.service.store import (
+    Store,
+    alarms,
+    disputes,
+    input_journal,
+    inputs,
+    intervals,
+    money,
+    recovery,
+)
 from market.service.store.input_journal import decision
 
 # How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
 _INTERPOLATION_INTERVALS = 4
 
-# A reorganisation that reaches further back than these batches is for people, not for a program.
-_BATCHES_LOOKED_AT_AGAIN = 32
+_LOOKED_BACK_AT_ONCE = 100
+"""Batches, where a reorganisation took the newest."""
 _ENOUGH_NEUR = 2**62
+_NEVER_MADE = 2**62
+"""No batch has so high a sequence."""
 _CLEARINGS_KEPT = 8
 
 Energies = dict[str, Metered | None]
@@ -74,14 +85,19 @@ class Settling:
         self._networks = networks
         self._leaf_secret = leaf_secret
         self._known: dict[int, _Cleared] = {}
+        self._waited: set[int] = set()
+        """Intervals that could not be settled: a batch that was due with one of them went without it."""
+        self._to_adjust: set[int] = set()
+        """Settled intervals that could not be adjusted yet."""
 
-    def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> None:
+    def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> Mapping[int, InputError]:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
 
         ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late_from`` is
         the earliest time of a reading that came late: then all intervals from then on are looked at, else
         only those that had to do without and that a new reading lets interpolate. Does nothing where that is
-        done.
+        done, or was paid by batches whose records are lost. Returns the intervals that have to wait, because
+        their network is not to be had: nothing else waits for those.
         """
         seconds = self._settings.seconds
         since = start - _INTERPOLATION_INTERVALS * seconds
@@ -90,20 +106,39 @@ class Settling:
             since = min(since, told_of)
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
-            earlier = set(intervals.incomplete_intervals(connection, since))
+            closed_before = recovery.closed_before(connection)
+            earlier = {*intervals.incomplete_intervals(connection, since), *self._to_adjust}
             if late_from is not None:
                 earlier.update(intervals.settled_between(connection, late_from - seconds, start))
-        if state in ("CLEARED", "SUSPENDED"):
-            self.meter(start, now)
-        if state in ("CLEARED", "SUSPENDED", "METERED"):
-            self.post(start, now, room)
-        for one in sorted(earlier - {start}):
-            self.adjust(one, now, room)
+            for first, last in recovery.unpaid(connection):
+                # What is read after a gap lets all of it be interpolated.
+                if (start if late_from is None else late_from) <= last + _INTERPOLATION_INTERVALS * seconds:
+                    in_gap = intervals.incomplete_intervals(connection, first)
+                    earlier.update(one for one in in_gap if one < last)
+        waiting: dict[int, InputError] = {}
+        try:
+            if state in ("CLEARED", "SUSPENDED"):
+                self.meter(start, now)
+            if state in ("CLEARED", "SUSPENDED", "METERED"):
+                self.post(start, now, room)
+        except InputError as error:
+            waiting[start] = error
+            if start not in self._waited and self._is_due(start):
+                self.make_batch(now)
+            self._waited.add(start)
+        for one in sorted(one for one in earlier - {start} if one >= closed_before):
+            self._to_adjust.add(one)
+            try:
+                self.adjust(one, now, room)
+                self._to_adjust.discard(one)
+            except InputError as error:
+                waiting[one] = error
+        return waiting
 
     def close_books(self, now: int, room: Room) -> None:
         """After the last interval: everything that the ledger has goes into a batch."""
         with self._store.reading() as connection:
-            incomplete = intervals.incomplete_intervals(connection)
+            incomplete = intervals.incomplete_intervals(connection, recovery.closed_before(connection))
         for start in incomplete:
             self.adjust(start, now, room)
         self.make_batch(now)
@@ -141,11 +176,20 @@ class Settling:
             raise LedgerError(f"there are {supply} µEUR of tokens for deposits of {deposits}")
 
     def reopen_lost(self, settler: Settler, now: int) -> None:
-        """Batches that are final here and not on the chain any more are pending again, and raise an alarm."""
-        with self._store.reading() as connection:
-            final = money.newest_final_batches(connection, _BATCHES_LOOKED_AT_AGAIN)
-        for sequence in settler.lost({batch.sequence: batch.positions for batch in final}):
-            self.reopen(sequence, now)
+        """Batches that are final here and not on the chain any more are pending again, and raise an alarm.
+
+        A reorganisation takes the newest ones: while that is there, so are all before it.
+        """
+        before, count = _NEVER_MADE, 1
+        while True:
+            with self._store.reading() as connection:
+                final = money.final_batches(connection, before, count)
+            lost = settler.lost({batch.sequence: batch.positions for batch in final})
+            for sequence in reversed(lost):
+                self.reopen(sequence, now)
+            if len(lost) < max(1, len(final)):
+                return
+            before, count = final[0].sequence, _LOOKED_BACK_AT_ONCE
 
     def reopen(self, sequence: int, now: int) -> None:
         """A reorganisation took a final batch off the chain."""
@@ -280,7 +324,8 @@ class Settling:
         }
         if None in energies.values():
             reach_s += _INTERPOLATION_INTERVALS * seconds
-            far = inputs.registers_between(connection, start - reach_s, start + seconds + reach_s)
+            first, last = recovery.gap_of(connection, start) or (start, start + seconds)
+            far = inputs.registers_between(connection, first - reach_s, last + reach_s)
             for meter in meters:
                 if energies[meter] is None:
                     energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)

@@ -82,7 +82,7 @@ class SimulatedMarket(Engine):
         # The next gate's collateral: what accounts withdraw stays liable for longer than that takes.
         self._standing = await asyncio.to_thread(self._settler.standing)
         if index >= 2:
-            await self._settle(self._settings.start_of(index - 2))
+            await self._settle_now(self._settings.start_of(index - 2))
         if self._state(start) == "CLOSED":
             await self._clear(start)
         with self._stage("publish", start):
@@ -104,7 +104,12 @@ class SimulatedMarket(Engine):
             await self._wait(lambda: self._gateway.intake.readings.unread(opens_at))
         await self._chain_idle()
         if last >= self._settings.first_interval_start:
-            await self._settle(last)
+            await self._settle_now(last)
+
+    async def _settle_now(self, start: int) -> None:
+        """A day does not end with intervals that wait."""
+        for error in (await self._settle(start)).values():
+            raise error
 
     async def _finish(self) -> None:
         await self._chain_idle()

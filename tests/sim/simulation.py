@@ -31,7 +31,7 @@ from market.service.clock import SimulatedClock
 from market.service.cover import Cover
 from market.service.intake import Intake
 from market.service.parse import Heard
-from market.service.ports import ChainBooks, Physics, Sent, Standing, Tally, never
+from market.service.ports import ChainBooks, OnChain, Physics, Sent, Standing, Tally, never
 from market.service.roster import Roster
 from market.service.settings import MarketSettings
 from market.service.store import Store, database, outbox
@@ -129,6 +129,9 @@ class SimulatedChain:
             raise ChainError("the node does not answer")
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
+        return []
+
+    def ahead(self, first: int) -> Sequence[OnChain]:
         return []
 
     def standing(self) -> Standing:

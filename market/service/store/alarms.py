@@ -15,7 +15,7 @@ from market.service.store import notices, schema
 EVIDENCE_MAX = 200
 """Messages kept of one meter."""
 
-AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock", "balance"]
+AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock", "balance", "network"]
 
 
 @dataclass(frozen=True, slots=True)

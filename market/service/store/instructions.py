@@ -15,7 +15,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from market.service.store.schema import instruction as table
 
-InstructionKind = Literal["suspend", "resume", "tariff", "grid", "member", "dispute", "resolve"]
+InstructionKind = Literal["suspend", "resume", "tariff", "grid", "member", "dispute", "resolve", "recover"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,25 @@ def next_sequence(connection: Connection) -> int:
     return 0 if newest is None else newest + 1
 
 
-def add_postings(tx: Connection, interval_start: int, revision: int, postings: Iterable[Posting]) -> None:
-    sequence = next_sequence(tx)
+def first_unsent(connection: Connection) -> int:
+    """The batch that goes to the chain next: the first that is not final, or the one to be made."""
+    table = schema.batch
+    pending: int | None = connection.execute(
+        select(func.min(table.c.sequence)).where(table.c.state == "PENDING")
+    ).scalar()
+    return next_sequence(connection) if pending is None else pending
+
+
+def add_postings(
+    tx: Connection,
+    interval_start: int,
+    revision: int,
+    postings: Iterable[Posting],
+    sequence: int | None = None,
+) -> None:
+    """Postings go with the next batch, where no ``sequence`` is told."""
+    if sequence is None:
+        sequence = next_sequence(tx)
     rows = [
         (interval_start, revision, p.account, p.kind, p.amount_neur, p.energy_wh, sequence) for p in postings
     ]
@@ -130,13 +147,23 @@ def make_batch(tx: Connection, made_at: int, leaf_secret: bytes) -> bool:
         insert(schema.batch),
         {"sequence": sequence, "root": "0x" + tree.root.hex(), "state": "PENDING", "made_at": made_at},
     )
+    add_positions(tx, sequence, positions)
+    return True
+
+
+def add_positions(tx: Connection, sequence: int, positions: Mapping[str, int]) -> None:
+    """A batch's positions, µEUR by account."""
     if positions:
         tx.exec_driver_sql(
             "INSERT INTO position (sequence, account, amount_ueur) VALUES (?, ?, ?)",
             [(sequence, account, amount) for account, amount in positions.items()],
         )
+        add_to_settled(tx, positions)
+
+
+def add_to_settled(tx: Connection, positions: Mapping[str, int]) -> None:
+    if positions:
         _add_to_balance(tx, "settled_ueur", positions)
-    return True
 
 
 def is_final(connection: Connection, interval_start: int) -> bool:
@@ -198,12 +225,13 @@ def _intervals_of(connection: Connection, sequence: int, state: str) -> list[int
     return list(starts)
 
 
-def newest_final_batches(connection: Connection, count: int) -> list[StoredBatch]:
-    """The last ``count`` batches that are final, in order."""
+def final_batches(connection: Connection, before: int, count: int) -> list[StoredBatch]:
+    """The last ``count`` final batches of those before the sequence ``before``, in order."""
+    table = schema.batch
     rows = connection.execute(
-        select(schema.batch)
-        .where(schema.batch.c.state == "FINAL")
-        .order_by(schema.batch.c.sequence.desc())
+        select(table)
+        .where(table.c.state == "FINAL", table.c.sequence < before)
+        .order_by(table.c.sequence.desc())
         .limit(count)
     )
     return _batches(connection, rows.all()[::-1])

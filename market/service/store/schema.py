@@ -21,7 +21,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 INTERVAL_STATES = (
     "OPEN",
@@ -452,6 +452,26 @@ dispute = Table(
     sqlite_autoincrement=True,
 )
 Index("dispute_by_interval", dispute.c.interval_start)
+
+recovery = Table(
+    "recovery",
+    metadata,
+    Column("at", Whole, primary_key=True, comment="on the market's clock"),
+    Column("first_sequence", Whole, nullable=False, comment="of the batches that were taken in"),
+    Column("last_sequence", Whole, nullable=False),
+    Column("known_until", Whole, nullable=False, comment="end of the last interval that was paid before"),
+    Column("paid_until", Whole, nullable=False, comment="nothing that starts before it is settled again"),
+    Column("reason", Text, nullable=False),
+    comment="batches that the chain had and a restored database lacked",
+)
+
+reading_gap = Table(
+    "reading_gap",
+    metadata,
+    Column("meter", Text, ForeignKey("meter.meter"), primary_key=True),
+    comment="no reading came since a recovery: the next one goes on from wherever it is",
+    sqlite_with_rowid=False,
+)
 
 lease = Table(
     "lease",
