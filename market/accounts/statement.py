@@ -35,10 +35,21 @@ _WORDS: Mapping[tuple[Kind, Side], str] = {
     (Kind.RETAIL, "sold"): "Sold at the retail tariff",
     (Kind.CARRIED, "bought"): "Billed by the retailer itself",
     (Kind.CARRIED, "sold"): "Paid for by the retailer itself",
+    (Kind.RECOVERED, ""): "Paid on the chain; its records were lost",
     (Kind.HELD, ""): "Held until readings or a decision come",
     (Kind.SUPPLY, "bought"): "Surplus of the feeder bought",
     (Kind.SUPPLY, "sold"): "Supply of the feeder",
 }
+
+
+def words(kind: Kind, side: Side) -> str:
+    """What a line of a statement is for, for people."""
+    return _WORDS.get((kind, side), f"{kind.capitalize()}, {side}" if side else kind.capitalize())
+
+
+def side_of(energy_wh: int) -> Side:
+    """Whether energy that was booked was sold (> 0), bought, or is none."""
+    return "sold" if energy_wh > 0 else "bought" if energy_wh < 0 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +120,7 @@ class Line:
 
     @property
     def words(self) -> str:
-        """What it is for, for people."""
-        side = f", {self.side}" if self.side else ""
-        return _WORDS.get((self.kind, self.side), f"{self.kind.capitalize()}{side}")
+        return words(self.kind, self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +180,8 @@ def _split(account: str, item: Booked, flows: Flows) -> list[tuple[Side, int, Pa
         return [_retailers(-wh, flows.tariff) for wh in each if wh]
     parts = _parts(account, item, flows)
     rest = item.amount_neur - parts.total_neur
-    side: Side = "sold" if item.energy_wh > 0 else "bought" if item.energy_wh < 0 else ""
     remainder = Parts(network_neur=rest) if account == NETWORK else Parts(energy_neur=rest)
-    return [(side, item.energy_wh, parts + remainder)]
+    return [(side_of(item.energy_wh), item.energy_wh, parts + remainder)]
 
 
 def _retailers(net_wh: int, tariff: Tariff) -> tuple[Side, int, Parts]:

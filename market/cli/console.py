@@ -6,9 +6,9 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -30,7 +30,11 @@ PATIENCE_S = 120.0
 
 @click.command("console")
 @click.option(
-    "--db", "databases", type=click.Path(path_type=Path), multiple=True, help="A market's database."
+    "--db",
+    "places",
+    metavar="PLACE",
+    multiple=True,
+    help="A market's database: a file, a URL or a market.toml.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True)
@@ -42,7 +46,7 @@ PATIENCE_S = 120.0
 @click.option("--name", "names", multiple=True, help="A host name by which browsers reach it.")
 @click.option("--wait-s", type=float, default=0.0, help="Wait so long for databases that are not there yet.")
 def command(
-    databases: tuple[Path, ...],
+    places: tuple[str, ...],
     host: str,
     port: int,
     tokens: Path | None,
@@ -64,7 +68,7 @@ def command(
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            app = build(databases, host, tokens, tls_cert, tls_key, behind_proxy, names)
+            app = build(places, host, tokens, tls_cert, tls_key, behind_proxy, names)
             break
         except StoreError:
             if time.monotonic() >= deadline:
@@ -87,7 +91,7 @@ def add_grant(tokens: Path | None, granted: str) -> str:
 
 
 def build(
-    databases: tuple[Path, ...],
+    places: tuple[str, ...],
     host: str,
     tokens: Path | None,
     tls_cert: Path | None,
@@ -96,10 +100,11 @@ def build(
     names: tuple[str, ...],
 ) -> FastAPI:
     """The application as it may be reached at ``host``. Raises :class:`InputError` where that is not safe."""
-    from market.console.app import LOOPBACK_HOSTS, create_app
+    from market.console.app import AUDIT, LOOPBACK_HOSTS, create_app
+    from market.console.market import Market
     from market.console.security import is_loopback, read_grants
 
-    if not databases:
+    if not places:
         raise InputError.single(
             "--db", "", "nothing", "a database is needed: market.sqlite in a run's folder"
         )
@@ -113,7 +118,37 @@ def build(
     if not alone and tokens is None:
         raise InputError.single("--tokens", "", None, "is needed where others reach the console")
     hosts = [*LOOPBACK_HOSTS, *names, host]
-    return create_app(databases, read_grants(tokens), open_reading=alone, secure=secure, hosts=hosts)
+    grants, found = read_grants(tokens), [one for place in places for one in markets_at(place)]
+    with ExitStack() as unless_served:
+        shown = [unless_served.enter_context(closing(Market(one.database, one.base))) for one in found]
+        audit = found[0].folder / AUDIT
+        app = create_app(shown, grants, open_reading=alone, secure=secure, hosts=hosts, audit=audit)
+        unless_served.pop_all()
+    return app
+
+
+class Stored(NamedTuple):
+    """Where a market is: its database, where names of networks that are paths start, and its folder."""
+
+    database: Path | str
+    base: Path | None
+    folder: Path
+
+
+def markets_at(place: str) -> list[Stored]:
+    """The markets of a configuration, or the one that is named by its database's file or URL."""
+    from market.cli.service import database_of
+    from market.cli.service_config import read_service
+
+    if "://" in place:
+        return [Stored(place, None, Path())]
+    if not place.endswith(".toml"):
+        return [Stored(Path(place), None, Path(place).parent)]
+    config, base = read_service(Path(place)), Path(place).resolve().parent
+    return [
+        Stored(database_of(config, market, base), base, base / config.folder / market.name)
+        for market in config.markets
+    ]
 
 
 def serve(
@@ -145,18 +180,21 @@ def serve(
 
 
 @asynccontextmanager
-async def beside(*databases: Path, log: Path, options: Sequence[str] = ()) -> AsyncIterator[Child]:
+async def beside(place: Path, log: Path, options: Sequence[str] = ()) -> AsyncIterator[Child]:
     """The console of a run as its child process, from before the databases are there until the block ends.
 
-    ``log`` is the folder of its log. ``options`` are the command's; without any it listens on this machine at
-    a port that is free.
+    ``place`` is a database's file or a configuration, so that no password is among the arguments, which
+    everybody on the machine may read. ``log`` is the folder of its log. ``options`` are the command's;
+    without a port it listens on this machine at one that is free.
     """
     from meters.lifeline import Child
 
     program = "from market.cli.main import main; main()"
-    chosen = list(options) or ["--port", str(free_port())]
-    shown = [part for database in databases for part in ("--db", str(database))]
-    command = [sys.executable, "-c", program, "console", *chosen, "--wait-s", str(PATIENCE_S), *shown]
+    chosen = list(options)
+    if "--port" not in chosen:
+        chosen += ["--port", str(free_port())]
+    waiting = ["--wait-s", str(PATIENCE_S), "--db", str(place)]
+    command = [sys.executable, "-c", program, "console", *chosen, *waiting]
     child = await Child.start(command, log / "console.log")
     secure = "--tls-cert" in chosen
     host = chosen[chosen.index("--host") + 1] if "--host" in chosen else "127.0.0.1"

@@ -38,7 +38,8 @@ def command(
     out: Path,
     listing: bool,
 ) -> None:
-    """Write TABLEs, or all, of the market of PLACE, a configuration or a database's file, one file each.
+    """Write TABLEs, or all, of the market of PLACE, one file each. PLACE is a configuration, or a database's file
+    or URL.
 
     Columns and units are those of the console's API and of `market.console.frames` in Python. A market that
     runs is not held up.
@@ -60,10 +61,7 @@ def command(
             raise InputError.single("--day", "", f"{day:%Y-%m-%d}", "leaves nothing to --since and --until")
         begin = int(day.replace(tzinfo=dt.UTC).timestamp())
         end = begin + 86_400
-    database = database_at(place, feeder)
-    if not isinstance(database, Path):
-        raise InputError.single(place, "", "…", "is no file: a server's tables are read by its own tools")
-    with StoredMarket(database) as market, market.reading() as connection:
+    with StoredMarket(database_at(place, feeder)) as market, market.reading() as connection:
         for name in names or TABLES:
             file = out / f"{market.name}-{name}.{form}"
             try:

@@ -45,7 +45,7 @@ def command(config: Path, speed: float, upgrade: bool) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
-        await serve(settings, base, clock, stop, upgrade=upgrade)
+        await serve(settings, config, clock, stop, upgrade=upgrade)
 
     asyncio.run(until_told())
     say("stopped; the same command goes on from here")

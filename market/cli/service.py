@@ -88,18 +88,19 @@ def database_of(config: ServiceConfig, market: MarketSection, base: Path) -> Pat
 
 
 async def serve(
-    config: ServiceConfig, base: Path, clock: WallClock, stop: asyncio.Event, *, upgrade: bool
+    config: ServiceConfig, path: Path, clock: WallClock, stop: asyncio.Event, *, upgrade: bool
 ) -> None:
-    """Runs all markets of ``config`` until ``stop``. Raises what no restart of a market can mend."""
+    """Runs all markets of ``config``, the content of ``path``, until ``stop``. Raises what no restart of a
+    market can mend.
+    """
+    base = path.resolve().parent
     places = [Place(config, market, base, clock, upgrade) for market in config.markets]
     for place in places:
         place.folder.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as parts:
         if config.console is not None:
-            files = [place.database for place in places if isinstance(place.database, Path)]
-            if files:
-                shown = beside(*files, log=base / config.folder, options=config.console.options(base))
-                await parts.enter_async_context(shown)
+            shown = beside(path, log=base / config.folder, options=config.console.options(base))
+            await parts.enter_async_context(shown)
         broker = config.broker
         host, port, tls = broker.host or "", broker.port, None
         if broker.host is None:

@@ -53,7 +53,7 @@ class ChainSection(Part):
 
 class ConsoleSection(Part):
     """The operator's console, as ``peergrid console`` serves it: reading is open on this machine alone,
-    actions need one of ``tokens``. It shows the markets whose database is a file.
+    actions need one of ``tokens``.
     """
 
     port: Port = 8440

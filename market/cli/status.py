@@ -69,15 +69,10 @@ def database_at(place: str, feeder: str | None) -> Path | str:
 @contextmanager
 def looked_into(database: Path | str) -> Iterator[Connection]:
     """A view of a database that writes nothing: it tells how a market stands whose disk is full, too."""
-    from market.service.store import Store
     from market.service.store.readonly import StoredMarket
 
-    if isinstance(database, Path):
-        with StoredMarket(database) as market, market.reading() as connection:
-            yield connection
-    else:
-        with Store(database, {}) as store, store.reading() as connection:
-            yield connection
+    with StoredMarket(database) as market, market.reading() as connection:
+        yield connection
 
 
 def status(connection: Connection, database: Path | str) -> dict[str, Any]:

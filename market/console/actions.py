@@ -13,7 +13,7 @@ from market.accounts.merkle import LEAF_TYPES
 from market.console.alarms import alarms_of
 from market.console.market import Market
 from market.console.security import Visitor
-from market.service.store import commitments, views
+from market.service.store import commitments, meter_views, views
 from market.service.store.audit import ACKNOWLEDGE, AuditLog
 
 
@@ -38,7 +38,7 @@ def proofs(connection: Connection, meter: str, since: int, until: int) -> dict[s
     """A household's leaves of every batch with intervals in ``[since, until)``, as OpenZeppelin's
     StandardMerkleTree takes them; None where there is no such meter.
     """
-    if views.meter(connection, meter) is None:
+    if meter_views.meter(connection, meter) is None:
         return None
     account = household(meter)
     batches = []

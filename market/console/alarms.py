@@ -26,6 +26,7 @@ TITLES = {
     "solver": "The solver gave no answer",
     "chain": "The chain does not settle",
     "clock": "The machine's clock was set",
+    "balance": "Balance runs low",
 }
 
 
@@ -129,8 +130,11 @@ def alarms_of(
     now = views.market_now(connection) or 0
     for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, until):
         words = f"{detail} ({count} times)" if count > 1 else detail
-        link = f"/meters/{subject}" if subject.startswith("0x") else "/alarms"
-        add(f"{kind}:{subject}:{last}", "alarm", TITLES[kind], words, last, link)
+        link = "/alarms"
+        if subject.startswith("0x"):  # a household's wallet, else a meter
+            link = "/households" if kind == "balance" else f"/meters/{subject}"
+        severity = "notice" if kind == "balance" else "alarm"
+        add(f"{kind}:{subject}:{last}", severity, TITLES.get(kind, kind.capitalize()), words, last, link)
     for sequence, made_at in views.batches_waiting(connection, now - PENDING_S):
         words = "It is not final after an hour on the market's clock."
         add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")

@@ -29,7 +29,7 @@ TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def create_app(
-    databases: Sequence[Path],
+    shown: Sequence[Market],
     grants: Grants | None = None,
     *,
     open_reading: bool = True,
@@ -40,17 +40,19 @@ def create_app(
     """The console over stored markets, one for each feeder.
 
     ``open_reading`` lets everybody read: only where nobody else can reach the server. ``secure`` is set where
-    browsers come by TLS, ``hosts`` are the names they may use. Acknowledgements go to ``audit``, by default
-    beside the first database.
+    browsers come by TLS, ``hosts`` are the names they may use. What is done goes to ``audit``, by default
+    beside the first database. The markets are closed when the application ends.
 
-    Raises :class:`StoreError` where a database cannot be read, :class:`InputError` where two have one name.
+    Raises :class:`InputError` where two have one name.
     """
     markets: dict[str, Market] = {}
-    for path in databases:
-        market = Market(path)
+    for market in shown:
         if market.name in markets:
-            raise InputError.single(str(path), "feeder", market.name, "is another database's as well")
+            raise InputError.single(
+                market.stored.title, "feeder", market.name, "is another database's as well"
+            )
         markets[market.name] = market
+    first = shown[0].stored.place
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +73,7 @@ def create_app(
     app.state.markets = markets
     app.state.feeds = {name: Feed(market) for name, market in markets.items()}
     app.state.guard = Guard(grants or Grants(), open_reading=open_reading, secure=secure)
-    app.state.audit = AuditLog(audit or databases[0].with_name(AUDIT))
+    app.state.audit = AuditLog(audit or (first.with_name(AUDIT) if isinstance(first, Path) else Path(AUDIT)))
     app.include_router(api.router)
     app.include_router(pages.router)
     errors.install(app)

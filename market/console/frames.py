@@ -68,10 +68,12 @@ def _typed(table: Table, rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
 
 
 class MarketFrames:
-    """A stored market's tables as data frames; use it as a context manager."""
+    """A stored market's tables as data frames; use it as a context manager. ``place`` is a database's file or
+    URL, as ``postgresql+psycopg://reader@host/market``.
+    """
 
-    def __init__(self, path: str | Path) -> None:
-        self._stored = StoredMarket(Path(path))
+    def __init__(self, place: str | Path) -> None:
+        self._stored = StoredMarket(place)
 
     def __enter__(self) -> MarketFrames:
         return self

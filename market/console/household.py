@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from fastapi import HTTPException
 from sqlalchemy import Connection
 
-from market.accounts.ledger import household
-from market.accounts.statement import statement_of
+from market.accounts.ledger import Kind, household
+from market.accounts.statement import Side, side_of, words
 from market.accounts.tariff import retail_neur
 from market.auction.explain import explain
 from market.console.market import Market
 from market.drawing.plot import Size, day_plot
 from market.messages.models import Tariff
-from market.service.store import booked, views
-from market.service.store.tables import TABLES
+from market.service.store import meter_views
 
 Figures = tuple[str, str]
 SIZES = (Size(1040, 230), Size(340, 210))
@@ -63,32 +63,40 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
     """What a household's energy came to in ``[since, until)``.
 
     Retail fees are due on what the feeder imports. Its share of that is, in every interval, its share of all
-    that households drew; on the rest it pays the local fee instead.
+    that households drew; on the rest it pays the local fee instead. Without trading there is no rest.
     """
     account = household(meter)
-    # The opening balance is left out: that is a sum over everything before, and the page does not show it.
-    rows, flows = booked.of_account(connection, account, since, until), booked.flows(connection, since, until)
-    made = statement_of(account, (since, until), 0, rows, flows)
-    drawn = views.drawn_by_interval(connection, since, until)
+    tariffs = _Tariffs(connection, since, until)
+    sums: dict[tuple[Kind, Side], tuple[int, int]] = {}
+    supply_wh: dict[int, int] = {}
+    from_retailer: set[int] = set()
+    for row in meter_views.posted(connection, account, since, until):
+        if row.account == account:
+            key = (Kind(row.kind), side_of(row.energy_wh))
+            wh, neur = sums.get(key, (0, 0))
+            sums[key] = (wh + row.energy_wh, neur + row.amount_neur)
+            if key[0] in (Kind.RETAIL, Kind.CARRIED):
+                from_retailer.add(row.interval_start)
+        else:
+            supply_wh[row.interval_start] = row.energy_wh
     retail = import_wh = export_wh = fees_saved = counted = provisional = 0
-    for row in views.meter_day(connection, meter, since, until):
-        if row["import_wh"] is None:
-            provisional += row["flag"] is not None
+    for own in meter_views.drawn(connection, meter, since, until):
+        if own.import_wh is None or own.export_wh is None:
+            provisional += own.flag is not None
             continue
         counted += 1
-        tariff = Tariff.model_validate_json(row["tariff"])
-        net_wh = row["export_wh"] - row["import_wh"]
-        import_wh, export_wh = import_wh + row["import_wh"], export_wh + row["export_wh"]
+        tariff = tariffs[own.interval_start]
+        net_wh = own.export_wh - own.import_wh
+        import_wh, export_wh = import_wh + own.import_wh, export_wh + own.export_wh
         retail += retail_neur(tariff, net_wh)
-        all_drawn_wh, imported_wh = drawn.get(row["interval_start"], (0, 0))
-        if net_wh < 0 and all_drawn_wh:
-            local_wh = -net_wh * max(0, all_drawn_wh - imported_wh) // all_drawn_wh
+        imported_wh = max(0, supply_wh.get(own.interval_start, 0))
+        if net_wh < 0 and own.all_drawn_wh and own.interval_start not in from_retailer:
+            local_wh = -net_wh * max(0, own.all_drawn_wh - imported_wh) // own.all_drawn_wh
             fees_saved += local_wh * (tariff.import_fees - tariff.local_fee)
-    accounts = {row[0]: row for row in TABLES["accounts"].rows(connection, 0, 0)}
-    _, _, deposit_ueur, ledger_neur, settled_ueur = accounts[account]
+    deposit_ueur, ledger_neur, settled_ueur = meter_views.balance_of(connection, account)
     return Statement(
-        lines=[(line.words, line.energy_wh, line.amount_neur) for line in made.lines],
-        total_neur=made.total_neur,
+        lines=[(words(*key), *sums[key]) for key in sorted(sums)],
+        total_neur=sum(neur for _, neur in sums.values()),
         retail_neur=retail,
         import_wh=import_wh,
         export_wh=export_wh,
@@ -99,6 +107,17 @@ def statement(connection: Connection, meter: str, since: int, until: int) -> Sta
         balance_neur=1000 * deposit_ueur + ledger_neur,
         on_chain_ueur=deposit_ueur + settled_ueur,
     )
+
+
+class _Tariffs:
+    """The tariffs of a period by interval: few are different."""
+
+    def __init__(self, connection: Connection, since: int, until: int) -> None:
+        self._texts = meter_views.tariff_texts(connection, since, until)
+        self._read = cache(Tariff.model_validate_json)
+
+    def __getitem__(self, start: int) -> Tariff:
+        return self._read(self._texts[start])
 
 
 @dataclass(frozen=True)
@@ -138,11 +157,9 @@ class KindLine:
 def everyone(connection: Connection, since: int, until: int) -> list[Line]:
     """All households of the market."""
     retail: Counter[str] = Counter()
-    tariffs: dict[str, Tariff] = {}
-    for _, text, meter, import_wh, export_wh in views.metered_between(connection, since, until):
-        if text not in tariffs:
-            tariffs[text] = Tariff.model_validate_json(text)
-        retail[meter] += retail_neur(tariffs[text], export_wh - import_wh)
+    tariffs = _Tariffs(connection, since, until)
+    for start, meter, import_wh, export_wh in meter_views.metered_between(connection, since, until):
+        retail[meter] += retail_neur(tariffs[start], export_wh - import_wh)
     return [
         Line(
             meter=row["meter"],
@@ -154,7 +171,7 @@ def everyone(connection: Connection, since: int, until: int) -> list[Line]:
             balance_neur=row["balance_neur"],
             disputes=row["disputes"],
         )
-        for row in views.households(connection, since, until)
+        for row in meter_views.households(connection, since, until)
     ]
 
 

@@ -14,7 +14,7 @@ from market.drawing.curves import curve_figure, price_interval
 from market.drawing.interval import curves_of, price_band
 from market.drawing.parts import parts_figure
 from market.drawing.plot import Size
-from market.service.store import views
+from market.service.store import meter_views, views
 from market.service.store.tables import TABLES
 
 WIDE, NARROW = Size(1040, 330), Size(340, 280)
@@ -36,7 +36,7 @@ def content(market: Market, connection: Connection, start: int) -> dict[str, Any
         "after": after,
         "transitions": views.transitions_of(connection, start),
         "clearing": clearing,
-        "awards": views.awards_of_interval(connection, start) if clearing else [],
+        "awards": meter_views.awards_of_interval(connection, start) if clearing else [],
         "trades": _trades(clearing.record, points) if clearing else [],
         "fills": len(clearing.record.fills) if clearing else 0,
         "adjustments": views.adjustments_of(connection, start) if lines[0].revision else [],
@@ -84,7 +84,7 @@ def _batch(connection: Connection, number: int) -> dict[str, Any]:
 
 def _curves(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     """Both figures in two sizes, and the prices that would have balanced the orders alone."""
-    band = price_band(clearing.book, clearing.record, market.buses)
+    band = price_band(clearing.book, clearing.record, market.buses_of(clearing.book))
     if band is None:
         return None
     curves = curves_of(clearing.book, clearing.record, band)

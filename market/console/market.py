@@ -6,8 +6,9 @@ A clearing never changes, so what follows from it is computed once and kept, the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -20,7 +21,7 @@ from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.drawing.feeder_map import State
 from market.drawing.interval import grid_state, neighbours_wh, price_band
-from market.service.store import terms, views
+from market.service.store import views
 from market.service.store.readonly import StoredMarket
 from market.verify.report import Report
 from market.verify.verify import verify
@@ -30,6 +31,7 @@ V = TypeVar("V")
 
 DAY_S = 86_400
 _DIGESTS, _CLEARINGS, _STATES, _FEEDERS = 3000, 24, 400, 4
+_AT_ONCE = 50
 
 
 class Kept(Generic[K, V]):
@@ -108,11 +110,25 @@ class IntervalLine:
         return own | (asdict(self.digest) if self.digest else {})
 
 
-class Market:
-    """A stored market, running or not. Raises :class:`StoreError` where the database cannot be read."""
+@dataclass(frozen=True)
+class NetworkVersion:
+    """The network of the intervals of ``[since, until)``."""
 
-    def __init__(self, path: Path) -> None:
-        self.stored = StoredMarket(path)
+    since: int
+    until: int
+    name: str
+
+
+class Market:
+    """A stored market, running or not. Raises :class:`StoreError` where the database cannot be read.
+
+    ``place`` is a file or a URL; names of networks that are paths start at ``base``, by default where the
+    process runs.
+    """
+
+    def __init__(self, place: Path | str, base: Path | None = None) -> None:
+        self.stored = StoredMarket(place)
+        self._base = base
         self._clearings: Kept[int, Clearing] = Kept(_CLEARINGS)
         self._digests: Kept[int, Digest] = Kept(_DIGESTS)
         self._states: Kept[int, State] = Kept(_STATES)
@@ -126,54 +142,69 @@ class Market:
     def close(self) -> None:
         self.stored.close()
 
-    @property
-    def feeder(self) -> Feeder:
-        """The network of the newest interval."""
-        with self.stored.reading() as connection:
-            span = views.span(connection)
-            change = terms.grid_of(connection, span[1]) if span else None
-        return self._feeder(change.feeder_name if change else None)
+    # Networks
+
+    def versions(self, connection: Connection, since: int, until: int) -> list[NetworkVersion]:
+        """The networks that stood in ``[since, until)``, one after the other. Another limit is none."""
+        found: list[NetworkVersion] = []
+        for first, name in views.networks(connection, since, until):
+            if found and found[-1].name == name:
+                continue
+            if found:
+                found[-1] = replace(found[-1], until=first)
+            found.append(NetworkVersion(max(first, since), until, name))
+        return found or [NetworkVersion(since, until, self.stored.feeder_name)]
+
+    def version_at(self, connection: Connection, moment: int, since: int, until: int) -> NetworkVersion:
+        """The one of ``[since, until)`` that stood at a moment, or the first or last of them."""
+        found = self.versions(connection, since, until)
+        return next((one for one in reversed(found) if one.since <= moment), found[0])
 
     def feeder_of(self, book: Book) -> Feeder:
         """The network that a book was cleared on."""
-        return self._feeder(book.feeder)
+        return self.feeder(book.feeder)
 
-    def _feeder(self, name: str | None) -> Feeder:
+    def feeder(self, name: str | None) -> Feeder:
+        """A network by its name; the market's first one where there is none."""
         named = name or self.stored.feeder_name
-        return self._feeders.made(named, lambda: open_feeder(named))
+        return self._feeders.made(named, lambda: open_feeder(named, self._base))
 
-    @property
-    def buses(self) -> dict[str, int]:
-        """The bus of every connection point: of an element of the feeder, or as ``bus:12`` says itself."""
-        return _buses(self.feeder)
+    def buses_of(self, book: Book) -> dict[str, int]:
+        """The bus of every connection point of a book: an element's, or as ``bus:12`` says itself."""
+        feeder = self.feeder_of(book)
+        return _Buses(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
 
     # Intervals
 
     def clearing(self, connection: Connection, start: int) -> Clearing | None:
         """An interval's clearing, None where there is none yet."""
-        found = self._clearings.get(start)
-        if found is None:
-            texts = views.clearing_texts(connection, [start])
-            if start not in texts:
-                return None
-            found = self._clearings.put(start, _clearing(start, texts[start]))
-        return found
+        return next(self.clearings(connection, [start]), None)
 
-    def digest(self, connection: Connection, start: int) -> Digest | None:
-        return self.digests(connection, [start]).get(start)
+    def clearings(self, connection: Connection, starts: Sequence[int]) -> Iterator[Clearing]:
+        """The clearings of those intervals that have one, in order. One is read once for all that follows."""
+        for place in range(0, len(starts), _AT_ONCE):
+            some = sorted(starts[place : place + _AT_ONCE])
+            known = {start: self._clearings.get(start) for start in some}
+            texts = views.clearing_texts(connection, [start for start in some if known[start] is None])
+            for start in some:
+                found = known[start]
+                if found is None and start in texts:
+                    found = self._clearings.put(start, _clearing(start, texts[start]))
+                    self._digests.made(start, partial(self._digest, found))
+                if found is not None:
+                    yield found
 
     def digests(self, connection: Connection, starts: Sequence[int]) -> dict[int, Digest]:
         """Digests of those intervals that have a clearing."""
         known = {start: self._digests.get(start) for start in starts}
         missing = [start for start, digest in known.items() if digest is None]
-        for place in range(0, len(missing), 50):
-            for start, text in views.clearing_texts(connection, missing[place : place + 50]).items():
-                known[start] = self._digests.put(start, self._digest(_clearing(start, text)))
+        for clearing in self.clearings(connection, missing):
+            known[clearing.start] = self._digests.made(clearing.start, partial(self._digest, clearing))
         return {start: digest for start, digest in known.items() if digest is not None}
 
     def _digest(self, clearing: Clearing) -> Digest:
         book, record = clearing.book, clearing.record
-        band = price_band(book, record, _buses(self.feeder_of(book)))
+        band = price_band(book, record, self.buses_of(book))
         return Digest(
             start=clearing.start,
             status=record.status,
@@ -221,32 +252,36 @@ class Market:
 
     # The network
 
-    def state(self, connection: Connection, start: int) -> State | None:
-        """Voltages and loadings of an interval's schedule; None without a clearing or a power flow."""
-        found = self._states.get(start)
+    def states(self, connection: Connection, starts: Sequence[int]) -> dict[int, State]:
+        """Voltages and loadings of the schedules of those intervals that have a clearing and a power flow,
+        each on its own network.
+        """
+        known = {start: self._states.get(start) for start in starts}
+        missing = [start for start, state in known.items() if state is None]
+        for clearing in self.clearings(connection, missing):
+            known[clearing.start] = self.state_of(clearing)
+        return {start: state for start, state in known.items() if state is not None}
+
+    def state_of(self, clearing: Clearing) -> State | None:
+        """The state of one clearing's schedule; None where there is no power flow, or its net was changed in
+        place.
+        """
+        found = self._states.get(clearing.start)
         if found is None:
-            clearing = self.clearing(connection, start)
-            if clearing is None:
+            feeder, certificate = self.feeder_of(clearing.book), clearing.record.certificate
+            if certificate is not None and certificate.feeder_sha256 != feeder.sha256:
                 return None
-            feeder = self.feeder_of(clearing.book)
-            if feeder.sha256 != self.feeder.sha256:
-                return None  # what is drawn is another network
-            computed = grid_state(feeder, clearing.book, clearing.record)
-            if computed is None:
-                return None
-            found = self._states.put(start, computed)
+            found = grid_state(feeder, clearing.book, clearing.record)
+            if found is not None:
+                self._states.put(clearing.start, found)
         return found
 
     def verified(self, clearing: Clearing) -> Report:
         """Everything recomputed from pandapower, without the clearing's code."""
         with self._net_lock:  # a net is changed while it is solved
             feeder = self.feeder_of(clearing.book)
-            net = open_net(clearing.book.feeder or self.stored.feeder_name)
+            net = open_net(clearing.book.feeder or self.stored.feeder_name, self._base)
             return verify(clearing.record, clearing.book, net, feeder.sha256)
-
-
-def _buses(feeder: Feeder) -> dict[str, int]:
-    return _Buses(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
 
 
 class _Buses(dict[str, int]):

@@ -9,48 +9,62 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from grid.feeder import Feeder
 from market.auction.schedule import injections_of
-from market.console.market import Market
+from market.console.market import Market, NetworkVersion
 from market.drawing.interval import topology_of
+from market.service.store import views
 from market.service.store.tables import TABLES
+
+SHOWN = ("voltage", "loading", "price", "energy")
 
 
 def day_values(market: Market, connection: Connection, moment: int | None) -> dict[str, Any]:
     """Voltages (pu) and loadings (percent of the limit) of the schedule, prices (µEUR/kWh) and scheduled net
     energy (Wh, export positive), by interval and node or branch; null where there is none.
+
+    They are those of the UTC day that ``moment`` lies in, as far as its network stood then.
     """
-    feeder = market.feeder
+    version = shown_network(market, connection, moment)
+    feeder = market.feeder(version.name if version else None)
     topology = topology_of(feeder)
     branches = [name for _, _, name in topology.branches]
-    day = market.day(connection, moment)
-    lines = market.lines(connection, *day) if day else []
-    values: dict[str, list[Any]] = {"voltage": [], "loading": [], "price": [], "energy": []}
-    for line in lines:
-        state = market.state(connection, line.start) if line.digest else None
-        clearing = market.clearing(connection, line.start) if line.digest else None
-        values["voltage"].append([round(v, 4) for v in state.v_pu] if state else None)
-        values["loading"].append(
-            [
+    rows = views.intervals_between(connection, version.since, version.until) if version else []
+    found: dict[int, dict[str, list[Any]]] = {}
+    # A clearing is read once for all that is shown of it.
+    for clearing in market.clearings(connection, [row["interval_start"] for row in rows if row["cleared"]]):
+        state = market.state_of(clearing)
+        price: list[int | None] = [None] * topology.node_count
+        energy = [0] * topology.node_count
+        for node_price in clearing.record.prices:
+            node = feeder.node_of(f"bus:{node_price.bus}")
+            if node is not None:
+                price[node] = node_price.price
+        for point, (p_w, _) in injections_of(clearing.book, clearing.record).items():
+            node = feeder.node_of(point)
+            if node is not None:
+                energy[node] += round(p_w * clearing.book.interval.hours)
+        found[clearing.start] = {"price": price, "energy": energy}
+        if state is not None:
+            found[clearing.start]["voltage"] = [round(v, 4) for v in state.v_pu]
+            found[clearing.start]["loading"] = [
                 round(state.loading_percent[name], 1) if name in state.loading_percent else None
                 for name in branches
             ]
-            if state
-            else None
-        )
-        price: list[int | None] = [None] * topology.node_count
-        energy = [0] * topology.node_count
-        if clearing:
-            for node_price in clearing.record.prices:
-                node = feeder.node_of(f"bus:{node_price.bus}")
-                if node is not None:
-                    price[node] = node_price.price
-            for point, (p_w, _) in injections_of(clearing.book, clearing.record).items():
-                node = feeder.node_of(point)
-                if node is not None:
-                    energy[node] += round(p_w * clearing.book.interval.hours)
-        values["price"].append(price if clearing else None)
-        values["energy"].append(energy if clearing else None)
-    return {"starts": [line.start for line in lines], "states": [line.state for line in lines], **values}
+    starts = [row["interval_start"] for row in rows]
+    return {
+        "starts": starts,
+        "states": [row["state"] for row in rows],
+        **{key: [found.get(start, {}).get(key) for start in starts] for key in SHOWN},
+    }
+
+
+def shown_network(market: Market, connection: Connection, moment: int | None) -> NetworkVersion | None:
+    """The network at a moment, by default the newest, within its day; None before the first gate."""
+    day, span = market.day(connection, moment), views.span(connection)
+    if day is None or span is None:
+        return None
+    return market.version_at(connection, span[1] if moment is None else moment, *day)
 
 
 @dataclass(frozen=True)
@@ -70,18 +84,26 @@ class Felt:
 
 def felt_limits(market: Market, connection: Connection, since: int, until: int) -> list[Felt]:
     """Limits that bound in ``[since, until)``, the longest first; a branch that binds at both ends once."""
-    minutes = {line.start: line.minutes for line in market.lines(connection, since, until)}
+    rows = views.intervals_between(connection, since, until)
+    minutes = {row["interval_start"]: row["minutes"] for row in rows}
     found: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for start, element, _side, kind, _loading, _v_pu, shadow in TABLES["binding"].rows(
         connection, since, until
     ):
         at = found[element, kind]
         at[start] = max(at.get(start, 0.0), shadow)
-    feeder = market.feeder
-    rating_va = dict(zip(feeder.branch.tolist(), feeder.rating_va.tolist(), strict=True))
+    ratings = [
+        (version, _ratings_va(market.feeder(version.name)))
+        for version in market.versions(connection, since, until)
+    ]
+
+    def rating_va(element: str, start: int) -> float:
+        return next(known for version, known in reversed(ratings) if version.since <= start)[element]
+
     limits = []
     for (element, kind), shadows in found.items():
-        eur_hours = sum(shadow * minutes[start] / 60 for start, shadow in shadows.items())
+        hours_eur = {start: shadow * minutes[start] / 60 for start, shadow in shadows.items()}
+        eur_hours = sum(hours_eur.values())
         current = kind == "current"
         limits.append(
             Felt(
@@ -91,21 +113,34 @@ def felt_limits(market: Market, connection: Connection, since: int, until: int) 
                 intervals=len(shadows),
                 shadow_max=max(shadows.values()),
                 worth_eur=eur_hours / 1000 if current else eur_hours,
-                rent_eur=eur_hours * rating_va[element] / 1e6 if current else None,
+                rent_eur=sum(eur * rating_va(element, start) for start, eur in hours_eur.items()) / 1e6
+                if current
+                else None,
             )
         )
     return sorted(limits, key=lambda limit: (-limit.seconds, -limit.worth_eur, limit.element))
+
+
+def _ratings_va(feeder: Feeder) -> dict[str, float]:
+    return dict(zip(feeder.branch.tolist(), feeder.rating_va.tolist(), strict=True))
 
 
 def duration_curves(
     market: Market, connection: Connection, since: int, until: int, elements: Sequence[str]
 ) -> dict[str, list[float]]:
     """Loadings of branches over a period, percent of the limit, the highest first."""
-    curves: dict[str, list[float]] = {element: [] for element in elements}
-    for line in market.lines(connection, since, until):
-        state = market.state(connection, line.start) if line.digest else None
-        if state:
-            for element, curve in curves.items():
-                if element in state.loading_percent:
-                    curve.append(round(state.loading_percent[element], 2))
-    return {element: sorted(curve, reverse=True) for element, curve in curves.items() if curve}
+    rows = views.intervals_between(connection, since, until)
+    starts = [row["interval_start"] for row in rows if row["cleared"]]
+    states = market.states(connection, starts) if elements else {}
+    curves = {
+        element: sorted(
+            (
+                round(state.loading_percent[element], 2)
+                for state in states.values()
+                if element in state.loading_percent
+            ),
+            reverse=True,
+        )
+        for element in elements
+    }
+    return {element: curve for element, curve in curves.items() if curve}

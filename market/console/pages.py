@@ -16,7 +16,7 @@ from market.console.rendering import page
 from market.console.security import Operator, Viewer, check_csrf, guard_of
 from market.drawing.durations import duration_figure
 from market.drawing.plot import Size
-from market.service.store import views
+from market.service.store import meter_views, views
 from market.service.store.tables import TABLES
 
 router = APIRouter(include_in_schema=False)
@@ -151,15 +151,20 @@ def feeder_map(
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
         known = frame_of(market, connection, day)
-    places = layout != "line" and has_places(market.feeder)
+        shown = network.shown_network(market, connection, day)
+        versions = market.versions(connection, *known["day"]) if known["day"] else []
+    net = market.feeder(shown.name if shown else None)
+    places = layout != "line" and has_places(net)
     return page(
         request,
         "network.html",
         title="Feeder",
         section="network",
-        drawing=drawing(market.feeder, places),
-        has_places=has_places(market.feeder),
+        drawing=drawing(net, places),
+        has_places=has_places(net),
         places=places,
+        shown=shown,
+        versions=versions,
         **known,
     )
 
@@ -193,7 +198,7 @@ def meters(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Resp
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
         known = frame_of(market, connection, day)
-        rows = views.meters_over(connection, *(known["day"] or (0, 0)))
+        rows = meter_views.meters_over(connection, *(known["day"] or (0, 0)))
     return page(request, "meters.html", title="Meters", section="meters", rows=rows, **known)
 
 
@@ -204,9 +209,9 @@ def meter(request: Request, feeder: Feeder, meter: str, _: Viewer, day: Day = No
         about = _meter(connection, meter)
         known = frame_of(market, connection, day)
         span = known["day"] or (0, 0)
-        rows = views.meter_day(connection, meter, *span)
-        readings = views.readings_of(connection, meter, *span)
-        own = next(row for row in views.meters_over(connection, *span) if row["meter"] == meter)
+        rows = meter_views.meter_day(connection, meter, *span)
+        readings = meter_views.readings_of(connection, meter, *span)
+        own = next(row for row in meter_views.meters_over(connection, *span) if row["meter"] == meter)
     return page(
         request,
         "meter.html",
@@ -222,7 +227,7 @@ def meter(request: Request, feeder: Feeder, meter: str, _: Viewer, day: Day = No
 
 
 def _meter(connection: Any, address: str) -> Any:
-    about = views.meter(connection, address)
+    about = meter_views.meter(connection, address)
     if about is None:
         raise HTTPException(404, f"there is no meter {address!r}")
     return about
@@ -267,9 +272,9 @@ def household_page(
         span = known["day"] or (0, 0)
         period = household.month_of(span[0]) if month else span
         statement = household.statement(connection, meter, *period)
-        rows = views.meter_day(connection, meter, *span)
+        rows = meter_views.meter_day(connection, meter, *span)
         reasons = household.reasons(market, connection, about, why) if why is not None else None
-        presence = views.presence(connection, meter)
+        presence = meter_views.presence(connection, meter)
         disputes = views.disputes(connection, meter)
         books = views.chain_books(connection)
     return page(

@@ -70,7 +70,7 @@ def instruct(
     with market.stored.reading() as connection:
         if not views.is_going_on(connection):
             raise HTTPException(409, "every interval of this market is final: nobody would carry it out")
-    with Store(market.stored.path, {}) as store, store.transaction() as tx:
+    with Store(market.stored.place, {}) as store, store.transaction() as tx:
         number = instructions.give(tx, visitor.name, kind, {"first_start": first_start}, reason)
     audit.add(
         at=int(time.time()),

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from market.console.app import create_app
+from market.console.market import Market
 from market.console.security import grant, read_grants
 from tests.cli.conftest import run_process
 
@@ -55,6 +56,27 @@ class Console:
             return connection.execute(query, values).fetchall()
 
 
+def addresses(console: Console) -> list[str]:
+    """Every page of the market, after its own."""
+    start = console.ask("SELECT MAX(interval_start) FROM clearing")[0][0]
+    meter = console.ask("SELECT meter FROM meter ORDER BY connection_point")[0][0]
+    return [
+        "",
+        f"/intervals/{start}?verify=1",
+        "/network",
+        "/network?layout=line",
+        "/congestion",
+        "/meters",
+        f"/meters/{meter}",
+        "/households",
+        f"/households/{meter}?day={start}&why={start}",
+        "/settlement",
+        "/settlement/0",
+        "/alarms",
+        "/data",
+    ]
+
+
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few intervals on a small feeder, run by the demo with all its parts."""
@@ -66,11 +88,15 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, databases: Sequence[Path] = (), **options: Any) -> Iterator[Console]:
+def serving(folder: Path, databases: Sequence[Path | str] = (), **options: Any) -> Iterator[Console]:
     """A console over the run in ``folder``, or over several databases."""
     tokens_file = folder / "tokens.json"
     tokens = {role: grant(tokens_file, f"some {role}", role) for role in ("viewer", "operator")}
-    app = create_app(databases or [folder / "market.sqlite"], read_grants(tokens_file), **options)
+    app = create_app(
+        [Market(path) for path in databases or [folder / "market.sqlite"]],
+        read_grants(tokens_file),
+        **options,
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

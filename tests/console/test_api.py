@@ -21,6 +21,7 @@ from market.accounts.merkle import Leaf, climb
 from market.console.app import create_app
 from market.console.errors import MEDIA_TYPE
 from market.console.frames import MarketFrames
+from market.console.market import Market
 from market.service.store.tables import TABLES
 from tests.console.conftest import Console, serving
 
@@ -169,4 +170,4 @@ def test_several_feeders_are_a_list(run_folder: Path, tmp_path: Path) -> None:
 
 def test_two_databases_of_one_name_are_refused(run_folder: Path) -> None:
     with pytest.raises(InputError, match="another database's"):
-        create_app([run_folder / "market.sqlite", run_folder / "market.sqlite"])
+        create_app([Market(run_folder / "market.sqlite"), Market(run_folder / "market.sqlite")])

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from market.console.household import month_of, reasons, statement
 from market.console.market import Market
-from market.service.store import views
+from market.service.store import meter_views
 from tests.console.conftest import Console
 
 
@@ -33,7 +33,7 @@ def test_every_award_is_told_in_words(console: Console) -> None:
         assert clearing is not None
         firm = {item.connection_point for item in clearing.book.firm or ()}
         for (meter,) in console.ask("SELECT meter FROM meter"):
-            about = views.meter(connection, meter)
+            about = meter_views.meter(connection, meter)
             assert about is not None
             told = reasons(market, connection, about, start)
             steps = sum(order.id.startswith(f"{meter}:") for order in clearing.book.orders)

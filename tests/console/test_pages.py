@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import start_process
-from tests.console.conftest import Console, serving
+from tests.console.conftest import Console, addresses, serving
 from tests.console.test_live import dispute
 from tests.faults.proxy import Proxy
 
@@ -131,26 +131,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def addresses(console: Console) -> list[str]:
-    start = console.ask("SELECT MAX(interval_start) FROM clearing")[0][0]
-    meter = console.ask("SELECT meter FROM meter ORDER BY connection_point")[0][0]
-    return [
-        "",
-        f"/intervals/{start}?verify=1",
-        "/network",
-        "/network?layout=line",
-        "/congestion",
-        "/meters",
-        f"/meters/{meter}",
-        "/households",
-        f"/households/{meter}?day={start}&why={start}",
-        "/settlement",
-        "/settlement/0",
-        "/alarms",
-        "/data",
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

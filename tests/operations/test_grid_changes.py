@@ -19,6 +19,7 @@ from market.auction.record import ClearingRecord
 from market.cli.main import run
 from market.cli.physics import replay_physics
 from market.console.market import Market
+from market.console.network import day_values, duration_curves
 from market.service.ports import Physics, Progress
 from market.service.replay import Replay
 from market.service.solver import SolverProcess
@@ -211,7 +212,18 @@ async def test_the_console_verifies_each_interval_on_its_own_network(
         for index in (0, 4):
             clearing = shown.clearing(connection, START + index * SECONDS)
             assert clearing is not None and shown.verified(clearing).ok
-        assert shown.feeder.sha256 == sha256, "the newest is drawn"
-        assert shown.state(connection, START) is None, "the one before is another drawing"
-        assert shown.state(connection, START + 4 * SECONDS) is not None
+        day = shown.day(connection)
+        assert day is not None
+        assert [(one.until, one.name) for one in shown.versions(connection, *day)] == [
+            (CHANGED, FEEDER),
+            (day[1], "net.json"),
+        ]
+        assert shown.feeder("net.json").sha256 == sha256
+        for moment in (START, CHANGED):  # each day's page shows the network that stood then
+            values = day_values(shown, connection, moment)
+            assert [start < CHANGED for start in values["starts"]] == [moment < CHANGED] * len(
+                values["starts"]
+            )
+            assert all(values["voltage"])
+        assert duration_curves(shown, connection, *day, ["line:0"])
     shown.close()

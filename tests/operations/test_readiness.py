@@ -141,7 +141,7 @@ async def client(tmp_path: Path) -> AsyncIterator[Callable[[], Any]]:
 
     async def ready() -> tuple[int, dict[str, bool]]:
         if not clients:
-            app = create_app([tmp_path / "market" / NAME / "market.sqlite"])
+            app = create_app([Market(tmp_path / "market" / NAME / "market.sqlite")])
             transport = httpx.ASGITransport(app=app)
             clients.append(httpx.AsyncClient(transport=transport, base_url="http://localhost"))
         answer = await clients[0].get("/readyz")

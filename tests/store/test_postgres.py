@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,53 +15,17 @@ from market.service.statements import statements
 from market.service.store import Store, booked, leases, schema
 from market.service.store.leases import FencedError
 from meters.broker import Broker
-from tests.conftest import SEARCH_PATH
+from tests.postgres import postgres_database, postgres_server  # noqa: F401  fixtures
 from tests.service.scene import Meters, market, physics, settings
 
 pytestmark = pytest.mark.needs("postgres")
 INTERVALS = 3
 
 
-def as_postgres(*command: str | Path) -> None:
-    """PostgreSQL refuses to run as root."""
-    program = shutil.which(str(command[0]), path=SEARCH_PATH)
-    assert program is not None
-    whole = [program, *map(str, command[1:])]
-    if os.geteuid() == 0:
-        whole = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *whole]
-    subprocess.run(whole, check=True, capture_output=True, timeout=60, cwd="/")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A cluster of its own, reached by a socket in its folder: no port is open."""
-    # A short path: that of a socket may have 107 bytes; and one that its user may enter.
-    folder = Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
-    if os.geteuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    data = folder / "data"
-    try:
-        as_postgres("initdb", "-D", data, "-U", "peergrid", "-A", "trust", "--no-sync", "-E", "UTF8")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        as_postgres("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
-        yield str(folder)
-        as_postgres("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def database(server: str, request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database."""
-    name = request.node.name[:50].lower()
-    as_postgres("createdb", "-h", server, "-U", "peergrid", name)
-    return f"postgresql+psycopg://peergrid@/{name}?host={server}"
-
-
 async def test_a_day_is_the_same_as_on_sqlite_and_follows_from_its_journal(
-    tmp_path: Path, database: str
+    tmp_path: Path, postgres: str
 ) -> None:
-    for place in (None, database):
+    for place in (None, postgres):
         folder = tmp_path / ("postgres" if place else "sqlite")
         folder.mkdir()
         async with Broker() as broker:
@@ -75,7 +35,7 @@ async def test_a_day_is_the_same_as_on_sqlite_and_follows_from_its_journal(
                     await running.run()
             finally:
                 living.cancel()
-    with Store(tmp_path / "sqlite" / "market.sqlite", {}) as lite, Store(database, {}) as large:
+    with Store(tmp_path / "sqlite" / "market.sqlite", {}) as lite, Store(postgres, {}) as large:
         with lite.reading() as here, large.reading() as there:
             assert difference(here, there) is None
             period = (0, 2**62)
@@ -86,8 +46,8 @@ async def test_a_day_is_the_same_as_on_sqlite_and_follows_from_its_journal(
             assert Replay(large, scratch, lambda _: physics()).run() is None
 
 
-def test_the_schema_is_as_it_is_declared_and_the_journal_append_only(database: str) -> None:
-    with Store(database, {"feeder": "lane"}) as store:
+def test_the_schema_is_as_it_is_declared_and_the_journal_append_only(postgres: str) -> None:
+    with Store(postgres, {"feeder": "lane"}) as store:
         with store.reading() as connection:
             assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
         row = {"at": 1, "kind": "close", "subject": "", "body": b""}
@@ -98,8 +58,8 @@ def test_the_schema_is_as_it_is_declared_and_the_journal_append_only(database: s
                 tx.exec_driver_sql(statement)
 
 
-def test_who_lost_its_lease_writes_nothing_more(database: str) -> None:
-    with Store(database, {}) as first, Store(database, {}) as second:
+def test_who_lost_its_lease_writes_nothing_more(postgres: str) -> None:
+    with Store(postgres, {}) as first, Store(postgres, {}) as second:
         with first.transaction() as tx:
             fence = leases.take(tx, "first", None)
         assert fence is not None

@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import QueuePool
 
 from grid.errors import StoreError
 from market.service.store import leases, schema
 
 BUSY_S = 30.0
+_LOOKING_BUSY_S = 5.0
 
 
 class Store:
@@ -74,7 +77,7 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view that neither waits for a writer nor holds one up."""
-        with self._engine.connect().execution_options(**_READ_ONLY[self._engine.dialect.name]) as connection:
+        with self._engine.connect().execution_options(**READ_ONLY[self._engine.dialect.name]) as connection:
             yield connection
 
     def _open(self, identity: Mapping[str, str], upgrade: bool) -> None:
@@ -98,7 +101,7 @@ class Store:
             raise StoreError(f"{self.name} belongs to another run: {'; '.join(different)}")
 
 
-_READ_ONLY: Mapping[str, dict[str, Any]] = {
+READ_ONLY: Mapping[str, dict[str, Any]] = {
     "sqlite": {"read_only": True},
     "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
 }
@@ -108,17 +111,31 @@ def open_engine(place: Path | str, busy_s: float = BUSY_S) -> tuple[Engine, str]
     """The engine on a file or a URL, and the database's name for people, without a password."""
     if isinstance(place, Path) or "://" not in place:
         engine = create_engine(f"sqlite:///{place}", connect_args={"timeout": busy_s})
-        name = str(place)
-    else:
-        url = make_url(place)
-        if url.get_backend_name() not in _READ_ONLY:
-            raise StoreError(f"{url.render_as_string()}: is neither SQLite nor PostgreSQL")
-        engine, name = create_engine(url), url.render_as_string()
-    if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _begin)
-    else:
-        event.listen(engine, "before_cursor_execute", _placeholders, retval=True)
+        return engine, str(place)
+    return _server(place)
+
+
+def looking_engine(place: Path | str) -> tuple[Engine, str]:
+    """The same for those who only look: with the options of ``READ_ONLY`` nothing can be written."""
+    if isinstance(place, str):
+        # A server that began again meanwhile is not told of by the connections to it.
+        return _server(place, pool_pre_ping=True)
+    uri = f"file:{quote(str(place.resolve()))}?mode=ro&uri=true"
+    threads = {"timeout": _LOOKING_BUSY_S, "check_same_thread": False}
+    engine = create_engine(f"sqlite:///{uri}", connect_args=threads, poolclass=QueuePool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine, str(place)
+
+
+def _server(place: str, **options: Any) -> tuple[Engine, str]:
+    url = make_url(place)
+    name = url.render_as_string()
+    if url.get_backend_name() != "postgresql":
+        raise StoreError(f"{name}: is not PostgreSQL; SQLite is named by its file")
+    engine = create_engine(url, **options)
+    event.listen(engine, "before_cursor_execute", _placeholders, retval=True)
     return engine, name
 
 

@@ -1,4 +1,4 @@
-"""A market's database for those who only look: a connection that cannot write, however the file is used."""
+"""A market's database for those who only look: a connection that cannot write, however it is used."""
 
 from __future__ import annotations
 
@@ -6,36 +6,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote
 
-from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool
 
 from grid.errors import StoreError
 from market.service.store import schema
-
-_CONNECTIONS = 4
+from market.service.store.database import READ_ONLY, looking_engine
 
 
 class StoredMarket:
     """One market's database, opened read-only; use it as a context manager.
 
-    A market that runs meanwhile is neither held up nor waited for. Raises :class:`StoreError` where there is
-    no such database or it is of another version.
+    ``place`` is a file, or a URL as SQLAlchemy has it. A market that runs meanwhile is neither held up nor
+    waited for. Raises :class:`StoreError` where there is no such database or it is of another version.
     """
 
-    def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise StoreError(f"{path}: there is no such database")
-        self.path = path
-        uri = f"file:{quote(str(path.resolve()))}?mode=ro&uri=true"
-        self._engine = create_engine(
-            f"sqlite:///{uri}",
-            connect_args={"timeout": 5, "check_same_thread": False},
-            poolclass=QueuePool,
-            pool_size=_CONNECTIONS,
-        )
+    def __init__(self, place: Path | str) -> None:
+        self.place = Path(place) if "://" not in str(place) else str(place)
+        if isinstance(self.place, Path) and not self.place.is_file():
+            raise StoreError(f"{self.place}: there is no such database")
+        self._engine, self.title = looking_engine(self.place)
         try:
             with self.reading() as connection:
                 self.identity: Mapping[str, str] = {
@@ -45,12 +36,12 @@ class StoredMarket:
                 }
         except DatabaseError as error:
             self.close()
-            raise StoreError(f"{path}: {error.orig}") from None
+            raise StoreError(f"{self.title}: {' '.join(str(error.orig).split())}") from None
         version = self.identity.get("schema_version")
         if version != str(schema.SCHEMA_VERSION):
             self.close()
             raise StoreError(
-                f"{path}: schema_version is {version}, this Peergrid reads {schema.SCHEMA_VERSION}"
+                f"{self.title}: schema_version is {version}, this Peergrid reads {schema.SCHEMA_VERSION}"
             )
 
     @property
@@ -77,20 +68,16 @@ class StoredMarket:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A consistent view of the database as it is now."""
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
-
-    def data_version(self) -> int:
-        """A number that changes with every write of somebody else's, seen from one connection."""
-        with self._engine.connect() as connection:
-            version: int = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
-            return version
+        with self._engine.connect().execution_options(**READ_ONLY[self._engine.dialect.name]) as connection:
+            yield connection
 
     def written_at(self) -> float:
-        """When the database last changed, by the machine's clock, Unix seconds."""
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return max(file.stat().st_mtime for file in files if file.exists())
+        """When the database last changed, by the machine's clock, Unix seconds. A server's files are its own:
+        there it is what the market's process noted last, every few seconds while it runs.
+        """
+        if isinstance(self.place, Path):
+            files = (self.place, self.place.with_name(self.place.name + "-wal"))
+            return max(file.stat().st_mtime for file in files if file.exists())
+        with self.reading() as connection:
+            noted: int | None = connection.execute(select(func.max(schema.health.c.seen_at))).scalar()
+        return float(noted or 0)

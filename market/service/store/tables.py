@@ -10,9 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-# ruff: noqa: S608  the queries are put together from this file's own words
+from market.service.store import schema
+from market.service.store.dialects import (
+    document,
+    in_bytes,
+    items_of,
+    number_of,
+    positive,
+    text_of,
+    total,
+    whole_of,
+)
 
 Type = Literal["integer", "number", "text"]
 
@@ -27,31 +37,37 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """``select`` has the parameters ``:since`` and ``:until`` where the table is ``timed``."""
+    """``query`` has a column for each of ``columns``, and a fixed order; ``time`` is what it is read by."""
 
     name: str
     says: str
     columns: Sequence[Column]
-    select: str
-    timed: bool = True
+    query: Select[Any]
+    time: ColumnElement[int] | None = None
+
+    @property
+    def timed(self) -> bool:
+        return self.time is not None
 
     def rows(
-        self, connection: Connection, since: int, until: int, limit: int = -1, offset: int = 0
+        self, connection: Connection, since: int, until: int, limit: int | None = None, offset: int = 0
     ) -> list[tuple[Any, ...]]:
-        """Rows in a fixed order; ``limit`` −1 is all of them."""
-        found = connection.exec_driver_sql(
-            f"{self.select} LIMIT :limit OFFSET :offset",
-            {"since": since, "until": until, "limit": limit, "offset": offset},
-        )
+        """Rows in a fixed order; ``limit`` None is all of them."""
+        found = connection.execute(self._between(since, until).limit(limit).offset(offset))
         return [tuple(row) for row in found]
 
     def parts(
         self, connection: Connection, since: int, until: int, rows_max: int
     ) -> Iterator[list[tuple[Any, ...]]]:
         """The same rows, some at a time."""
-        found = connection.exec_driver_sql(self.select, {"since": since, "until": until})
-        for part in found.partitions(rows_max):
+        some = {"yield_per": rows_max}
+        for part in connection.execute(self._between(since, until), execution_options=some).partitions():
             yield [tuple(row) for row in part]
+
+    def _between(self, since: int, until: int) -> Select[Any]:
+        if self.time is None:
+            return self.query
+        return self.query.where(self.time >= since, self.time < until)
 
 
 def _int(name: str, says: str, optional: bool = False) -> Column:
@@ -68,24 +84,26 @@ def _text(name: str, says: str, optional: bool = False) -> Column:
 
 _START = _int("interval_start", "start of the interval, Unix seconds")
 _METER = _text("meter", "address of the meter's key")
-_BETWEEN = "interval_start >= :since AND interval_start < :until"
-
 
 _TARIFF = ("import_price", "export_price", "local_fee", "import_fees", "floor", "cap")
 _PRICES = {"import": "import_price", "export": "export_price", "local": "local_fee"}
 _PARTS = ("energy", "network", "levies", "vat")
 
+_interval, _clearing, _transition = schema.interval.c, schema.clearing.c, schema.transition.c
+_order, _award, _reading, _metered = schema.order.c, schema.award.c, schema.reading.c, schema.metered.c
+_posting, _batch, _position, _alarm = schema.posting.c, schema.batch.c, schema.position.c, schema.alarm.c
+_member, _instruction, _dispute = schema.member_change.c, schema.instruction.c, schema.dispute.c
+_books, _meter, _presence = schema.chain_books.c, schema.meter.c, schema.meter_presence.c
+_account, _balance = schema.account.c, schema.balance.c
+_record, _delivered = document(_clearing.record), document(_clearing.delivered)
+_tariff, _registered = document(_interval.tariff), document(_member.member)
 
-def _in_record(member: str, fields: str, order: str) -> str:
-    """Rows of a list inside the clearing record."""
-    return (
-        f"SELECT interval_start, {fields} FROM clearing, json_each(record, '$.{member}') AS item"
-        f" WHERE {_BETWEEN} ORDER BY interval_start, {order}"
-    )
 
-
-def _member(name: str) -> str:
-    return f"json_extract(item.value, '$.{name}')"
+def _in_record(member: str, *fields: tuple[str, Any]) -> Select[Any]:
+    """Rows of a list inside the clearing record: the members of its items, each with how it is read."""
+    item = items_of(_clearing.record, member)
+    read = [how(item.c.value, name) for name, how in fields]
+    return select(_clearing.interval_start, *read).order_by(_clearing.interval_start, item.c.id)
 
 
 _ALL = (
@@ -108,11 +126,25 @@ _ALL = (
             _int("metered_violations", "limits that the metered energy broke", True),
             _text("root", "hash of the record, hex", True),
         ),
-        "SELECT interval_start, minutes, opens_at, closes_at, state, incomplete, revision,"
-        " json_extract(record, '$.welfare_eur'), json_extract(record, '$.import_wh'),"
-        " json_extract(record, '$.export_wh'), json_extract(record, '$.losses_wh'),"
-        " json_extract(record, '$.ac.violations'), json_extract(delivered, '$.violations'), root"
-        f" FROM interval LEFT JOIN clearing USING (interval_start) WHERE {_BETWEEN} ORDER BY interval_start",
+        select(
+            _interval.interval_start,
+            _interval.minutes,
+            _interval.opens_at,
+            _interval.closes_at,
+            _interval.state,
+            _interval.incomplete,
+            _interval.revision,
+            number_of(_record, "welfare_eur"),
+            whole_of(_record, "import_wh"),
+            whole_of(_record, "export_wh"),
+            whole_of(_record, "losses_wh"),
+            whole_of(_record, "ac", "violations"),
+            whole_of(_delivered, "violations"),
+            _clearing.root,
+        )
+        .join_from(schema.interval, schema.clearing, isouter=True)
+        .order_by(_interval.interval_start),
+        _interval.interval_start,
     ),
     Table(
         "transitions",
@@ -124,8 +156,14 @@ _ALL = (
             _int("at", "on the market's clock, Unix seconds"),
             _text("reason", "why, where there is something to say"),
         ),
-        "SELECT interval_start, number, state, at, reason FROM transition"
-        f" WHERE {_BETWEEN} ORDER BY interval_start, number",
+        select(
+            _transition.interval_start,
+            _transition.number,
+            _transition.state,
+            _transition.at,
+            _transition.reason,
+        ).order_by(_transition.interval_start, _transition.number),
+        _transition.interval_start,
     ),
     Table(
         "fills",
@@ -136,7 +174,8 @@ _ALL = (
             _int("energy_wh", "Wh"),
             _int("price", "paid or earned, fees included, µEUR/kWh"),
         ),
-        _in_record("fills", f"{_member('order_id')}, {_member('energy_wh')}, {_member('price')}", "item.id"),
+        _in_record("fills", ("order_id", text_of), ("energy_wh", whole_of), ("price", whole_of)),
+        _clearing.interval_start,
     ),
     Table(
         "trades",
@@ -151,9 +190,13 @@ _ALL = (
         ),
         _in_record(
             "trades",
-            ", ".join(_member(name) for name in ("buy", "sell", "energy_wh", "buy_price", "sell_price")),
-            "item.id",
+            ("buy", text_of),
+            ("sell", text_of),
+            ("energy_wh", whole_of),
+            ("buy_price", whole_of),
+            ("sell_price", whole_of),
         ),
+        _clearing.interval_start,
     ),
     Table(
         "prices",
@@ -170,12 +213,12 @@ _ALL = (
         ),
         _in_record(
             "prices",
-            ", ".join(
-                _member(name)
+            *(
+                (name, whole_of)
                 for name in ("bus", "price", "energy", "losses", "congestion", "voltage", "price_q")
             ),
-            "item.id",
         ),
+        _clearing.interval_start,
     ),
     Table(
         "binding",
@@ -191,19 +234,14 @@ _ALL = (
         ),
         _in_record(
             "binding",
-            ", ".join(
-                _member(name)
-                for name in (
-                    "element",
-                    "side",
-                    "kind",
-                    "loading_percent",
-                    "v_pu",
-                    "shadow_price_eur_per_mwh",
-                )
-            ),
-            "item.id",
+            ("element", text_of),
+            ("side", text_of),
+            ("kind", text_of),
+            ("loading_percent", number_of),
+            ("v_pu", number_of),
+            ("shadow_price_eur_per_mwh", number_of),
         ),
+        _clearing.interval_start,
     ),
     Table(
         "orders",
@@ -215,8 +253,10 @@ _ALL = (
             _int("received_at", "on the market's clock, Unix seconds"),
             _text("body", "the signed message, JSON"),
         ),
-        f"SELECT interval_start, meter, version, received_at, body FROM orders WHERE {_BETWEEN}"
-        " ORDER BY interval_start, meter, version",
+        select(_order.interval_start, _order.meter, _order.version, _order.received_at, _order.body).order_by(
+            _order.interval_start, in_bytes(_order.meter), _order.version
+        ),
+        _order.interval_start,
     ),
     Table(
         "awards",
@@ -228,8 +268,10 @@ _ALL = (
             _int("amount_neur", "earned, nEUR"),
             _text("body", "the signed message, JSON"),
         ),
-        f"SELECT interval_start, meter, net_wh, amount_neur, body FROM award WHERE {_BETWEEN}"
-        " ORDER BY interval_start, meter",
+        select(_award.interval_start, _award.meter, _award.net_wh, _award.amount_neur, _award.body).order_by(
+            _award.interval_start, in_bytes(_award.meter)
+        ),
+        _award.interval_start,
     ),
     Table(
         "readings",
@@ -245,8 +287,18 @@ _ALL = (
             _int("quality", "0 is measured"),
             _int("received_at", "on the market's clock, Unix seconds"),
         ),
-        "SELECT meter, epoch, seq, taken_at, import_wh, export_wh, power_w, quality, received_at FROM reading"
-        " WHERE taken_at >= :since AND taken_at < :until ORDER BY taken_at, meter, epoch, seq",
+        select(
+            _reading.meter,
+            _reading.epoch,
+            _reading.seq,
+            _reading.taken_at,
+            _reading.import_wh,
+            _reading.export_wh,
+            _reading.power_w,
+            _reading.quality,
+            _reading.received_at,
+        ).order_by(_reading.taken_at, in_bytes(_reading.meter), _reading.epoch, _reading.seq),
+        _reading.taken_at,
     ),
     Table(
         "metered",
@@ -259,8 +311,15 @@ _ALL = (
             _int("export_wh", "Wh", True),
             _text("flag", "measured, interpolated, estimated or missing"),
         ),
-        f"SELECT interval_start, revision, meter, import_wh, export_wh, flag FROM metered WHERE {_BETWEEN}"
-        " ORDER BY interval_start, revision, meter",
+        select(
+            _metered.interval_start,
+            _metered.revision,
+            _metered.meter,
+            _metered.import_wh,
+            _metered.export_wh,
+            _metered.flag,
+        ).order_by(_metered.interval_start, _metered.revision, in_bytes(_metered.meter)),
+        _metered.interval_start,
     ),
     Table(
         "postings",
@@ -274,8 +333,18 @@ _ALL = (
             _int("energy_wh", "into the grid or sold, Wh"),
             _int("batch", "the batch that brings it to the chain"),
         ),
-        f"SELECT interval_start, revision, account, kind, amount_neur, energy_wh, batch FROM posting"
-        f" WHERE {_BETWEEN} ORDER BY interval_start, revision, account, kind",
+        select(
+            _posting.interval_start,
+            _posting.revision,
+            _posting.account,
+            _posting.kind,
+            _posting.amount_neur,
+            _posting.energy_wh,
+            _posting.batch,
+        ).order_by(
+            _posting.interval_start, _posting.revision, in_bytes(_posting.account), in_bytes(_posting.kind)
+        ),
+        _posting.interval_start,
     ),
     Table(
         "batches",
@@ -290,9 +359,20 @@ _ALL = (
             _int("positions", "accounts that change"),
             _int("volume_ueur", "what moves, µEUR"),
         ),
-        "SELECT sequence, state, made_at, root, tx_hash, gas, COUNT(account),"
-        " COALESCE(SUM(MAX(amount_ueur, 0)), 0) FROM batch LEFT JOIN position USING (sequence)"
-        " WHERE made_at >= :since AND made_at < :until GROUP BY sequence ORDER BY sequence",
+        select(
+            _batch.sequence,
+            _batch.state,
+            _batch.made_at,
+            _batch.root,
+            _batch.tx_hash,
+            _batch.gas,
+            func.count(_position.account),
+            func.coalesce(total(positive(_position.amount_ueur)), 0),
+        )
+        .join_from(schema.batch, schema.position, isouter=True)
+        .group_by(_batch.sequence)
+        .order_by(_batch.sequence),
+        _batch.made_at,
     ),
     Table(
         "alarms",
@@ -305,8 +385,10 @@ _ALL = (
             _int("count", "how often"),
             _text("detail", "of the last one"),
         ),
-        "SELECT kind, subject, first_at, last_at, count, detail FROM alarm"
-        " WHERE last_at >= :since AND last_at < :until ORDER BY last_at, kind, subject",
+        select(
+            _alarm.kind, _alarm.subject, _alarm.first_at, _alarm.last_at, _alarm.count, _alarm.detail
+        ).order_by(_alarm.last_at, in_bytes(_alarm.kind), in_bytes(_alarm.subject)),
+        _alarm.last_at,
     ),
     Table(
         "tariffs",
@@ -325,10 +407,12 @@ _ALL = (
                 for part in _PARTS
             ),
         ),
-        "SELECT interval_start, "
-        + ", ".join(f"json_extract(tariff, '$.{name}')" for name in _TARIFF)
-        + "".join(f", json_extract(tariff, '$.{price}_parts.{part}')" for price in _PRICES for part in _PARTS)
-        + f" FROM interval WHERE {_BETWEEN} ORDER BY interval_start",
+        select(
+            _interval.interval_start,
+            *(whole_of(_tariff, name) for name in _TARIFF),
+            *(whole_of(_tariff, f"{price}_parts", part) for price in _PRICES for part in _PARTS),
+        ).order_by(_interval.interval_start),
+        _interval.interval_start,
     ),
     Table(
         "member_changes",
@@ -340,9 +424,14 @@ _ALL = (
             _text("owner", "address of the household's wallet", True),
             _int("fuse_w", "the most it can draw, W", True),
         ),
-        "SELECT first_start, meter, json_extract(member, '$.connection_point'),"
-        " json_extract(member, '$.owner'), json_extract(member, '$.fuse_w') FROM member_change"
-        " WHERE first_start >= :since AND first_start < :until ORDER BY first_start, meter",
+        select(
+            _member.first_start,
+            _member.meter,
+            text_of(_registered, "connection_point"),
+            text_of(_registered, "owner"),
+            whole_of(_registered, "fuse_w"),
+        ).order_by(_member.first_start, in_bytes(_member.meter)),
+        _member.first_start,
     ),
     Table(
         "instructions",
@@ -357,8 +446,17 @@ _ALL = (
             _int("done_at", "when the market looked at it, on its clock", True),
             _text("refusal", "why it was not carried out; empty where it was", True),
         ),
-        "SELECT id, given_at, actor, kind, body, reason, done_at, refusal FROM instruction"
-        " WHERE given_at >= :since AND given_at < :until ORDER BY id",
+        select(
+            _instruction.id,
+            _instruction.given_at,
+            _instruction.actor,
+            _instruction.kind,
+            _instruction.body,
+            _instruction.reason,
+            _instruction.done_at,
+            _instruction.refusal,
+        ).order_by(_instruction.id),
+        _instruction.given_at,
     ),
     Table(
         "disputes",
@@ -376,9 +474,20 @@ _ALL = (
             _int("import_wh", "what the meter should have said, Wh", True),
             _int("export_wh", "what the meter should have said, Wh", True),
         ),
-        "SELECT id, interval_start, meter, opened_at, reason, held_neur, closed_at, decision,"
-        " decision_reason, import_wh, export_wh FROM dispute"
-        f" WHERE {_BETWEEN} ORDER BY id",
+        select(
+            _dispute.id,
+            _dispute.interval_start,
+            _dispute.meter,
+            _dispute.opened_at,
+            _dispute.reason,
+            _dispute.held_neur,
+            _dispute.closed_at,
+            _dispute.decision,
+            _dispute.decision_reason,
+            _dispute.import_wh,
+            _dispute.export_wh,
+        ).order_by(_dispute.id),
+        _dispute.interval_start,
     ),
     Table(
         "chain_books",
@@ -394,8 +503,18 @@ _ALL = (
             _int("paused", "1 while the escrow is paused"),
             _text("accounts", "debts and withdrawals by address, JSON"),
         ),
-        "SELECT at, block, supply_ueur, deposits_ueur, backing_ueur, guarantee_ueur, withdrawals_ueur,"
-        " paused, accounts FROM chain_books WHERE at >= :since AND at < :until ORDER BY at",
+        select(
+            _books.at,
+            _books.block,
+            _books.supply_ueur,
+            _books.deposits_ueur,
+            _books.backing_ueur,
+            _books.guarantee_ueur,
+            _books.withdrawals_ueur,
+            _books.paused,
+            _books.accounts,
+        ).order_by(_books.at),
+        _books.at,
     ),
     Table(
         "meters",
@@ -410,9 +529,18 @@ _ALL = (
             _int("online", "1 or 0, as it said last", True),
             _int("forged", "messages on its topics that it had not signed"),
         ),
-        "SELECT meter, owner, connection_point, bus, fuse_w, software, online, COALESCE(forged, 0)"
-        " FROM meter LEFT JOIN meter_presence USING (meter) ORDER BY meter",
-        timed=False,
+        select(
+            _meter.meter,
+            _meter.owner,
+            _meter.connection_point,
+            _meter.bus,
+            _meter.fuse_w,
+            _presence.software,
+            _presence.online,
+            func.coalesce(_presence.forged, 0),
+        )
+        .join_from(schema.meter, schema.meter_presence, isouter=True)
+        .order_by(in_bytes(_meter.meter)),
     ),
     Table(
         "accounts",
@@ -424,9 +552,15 @@ _ALL = (
             _int("ledger_neur", "balance without the deposit, nEUR"),
             _int("settled_ueur", "brought to the chain, µEUR"),
         ),
-        "SELECT account, address, deposit_ueur, COALESCE(ledger_neur, 0), COALESCE(settled_ueur, 0)"
-        " FROM account LEFT JOIN balance USING (account) ORDER BY account",
-        timed=False,
+        select(
+            _account.account,
+            _account.address,
+            _account.deposit_ueur,
+            func.coalesce(_balance.ledger_neur, 0),
+            func.coalesce(_balance.settled_ueur, 0),
+        )
+        .join_from(schema.account, schema.balance, isouter=True)
+        .order_by(in_bytes(_account.account)),
     ),
 )
 
