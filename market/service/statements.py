@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from grid.errors import LedgerError
+from market.accounts.ledger import Kind, household
 from market.accounts.statement import Flows, Statement, statement_of
 from market.accounts.tariff import retail_neur
 from market.service.store import booked
@@ -47,13 +49,14 @@ def statements(
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What a household's meter says of a period, and what that had come to at the retail tariffs (nEUR,
-    earned > 0). ``provisional`` counts the intervals whose readings are still missing.
+    """What a household's meter says of a period, and what the energy that it settled in the market had come
+    to at the retail tariffs (nEUR, earned > 0). ``provisional`` counts the intervals whose readings are
+    still missing: what is taken for their energy is settled and compared, but not in ``import_wh`` and
+    ``export_wh``.
     """
 
     import_wh: int
     export_wh: int
-    intervals: int
     provisional: int
     retail_neur: int
 
@@ -61,12 +64,15 @@ class Consumption:
 def consumption(
     connection: Connection, meter: str, since: int, until: int, flows: Mapping[int, Flows]
 ) -> Consumption:
-    drawn_wh = fed_wh = counted = provisional = retail = 0
-    for start, import_wh, export_wh in booked.metered_of(connection, meter, since, until):
-        if import_wh is None or export_wh is None:
-            provisional += 1
-            continue
-        counted, drawn_wh, fed_wh = counted + 1, drawn_wh + import_wh, fed_wh + export_wh
-        if start in flows:
-            retail += retail_neur(flows[start].tariff, export_wh - import_wh)
-    return Consumption(drawn_wh, fed_wh, counted, provisional, retail)
+    read = booked.metered_of(connection, meter, since, until)
+    known = [(drawn, fed) for _, drawn, fed in read if drawn is not None and fed is not None]
+    nets: Counter[int] = Counter()
+    for row in booked.of_account(connection, household(meter), since, until):
+        if row.kind != Kind.CARRIED:  # the retailer bills that by itself
+            nets[row.interval_start] += row.energy_wh
+    return Consumption(
+        import_wh=sum(drawn for drawn, _ in known),
+        export_wh=sum(fed for _, fed in known),
+        provisional=len(read) - len(known),
+        retail_neur=sum(retail_neur(flows[start].tariff, net_wh) for start, net_wh in nets.items()),
+    )

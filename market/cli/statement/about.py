@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from calendar import month_name
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,35 +14,24 @@ from sqlalchemy import Connection
 from grid.errors import InputError
 from market.service.store import booked
 
-MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-
 
 @dataclass(frozen=True)
 class About:
-    """An account and, of a household, its meter, its wallet and where it stands."""
+    """An account and, of a household, its meter, its wallet and where it stands; ``alone`` unless other
+    meters stand or stood there.
+    """
 
     account: str
     meter: str = ""
     owner: str = ""
     connection_point: str = ""
+    alone: bool = True
 
     @property
     def slug(self) -> str:
-        """As it stands in file names."""
-        return re.sub(r"[^a-z0-9]+", "-", (self.connection_point or self.account).lower()).strip("-")
+        """As it stands in file names: no two accounts have one."""
+        place = re.sub(r"[^a-z0-9]+", "-", (self.connection_point or self.account).lower()).strip("-")
+        return place if self.alone else f"{place}-{self.meter}"
 
     @property
     def title(self) -> str:
@@ -69,7 +59,13 @@ class Period:
 def everybody(connection: Connection) -> list[About]:
     """All accounts, households by where they stand."""
     homes = booked.households(connection)
-    found = [About(account, *homes.get(account, ())) for account in booked.accounts(connection)]
+    at = Counter(point for _, _, point in homes.values())
+    found = [
+        About(account, *homes[account], alone=at[homes[account][2]] == 1)
+        if account in homes
+        else About(account)
+        for account in booked.accounts(connection)
+    ]
     return sorted(found, key=lambda one: (one.meter == "", one.connection_point, one.account))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from market.accounts.ledger import NETWORK, RETAILER
-from market.accounts.statement import Booked, Flows, Statement
+from market.accounts.ledger import NETWORK, RETAILER, Kind
+from market.accounts.statement import Booked, Flows, Line, Statement
 from market.accounts.tariff import export_parts, import_parts, local_parts
 from market.cli.statement.about import About, Period
 from market.messages.models import PriceParts, Tariff
@@ -16,7 +17,23 @@ from market.service import statements
 from market.service.statements import Consumption
 from market.service.store import booked
 
-_TARIFFS_MAX = 6
+_PRICES_MAX = 6
+_EXPLAINED = {
+    (Kind.AWARD, "bought"): "by what was ordered for flexible devices",
+    (Kind.AWARD, "sold"): "by what was ordered for flexible devices",
+    (Kind.FIRM, "bought"): "as announced; never dearer than from the retailer",
+    (Kind.FIRM, "sold"): "as announced; never for less than from the retailer",
+    (Kind.IMBALANCE, "bought"): "drew more, or fed in less, than announced and awarded",
+    (Kind.IMBALANCE, "sold"): "drew less, or fed in more, than announced and awarded",
+    (Kind.RETAIL, "bought"): "no trading, or no order came in time",
+    (Kind.RETAIL, "sold"): "no trading, or no order came in time",
+}
+"""A household's lines."""
+_PRICES: Sequence[tuple[str, Callable[[Tariff], int], Callable[[Tariff], PriceParts]]] = (
+    ("From the retailer", lambda tariff: tariff.import_price, import_parts),
+    ("To the retailer", lambda tariff: tariff.export_price, export_parts),
+    ("On a neighbour's energy", lambda tariff: tariff.local_fee, local_parts),
+)
 
 
 @dataclass(frozen=True)
@@ -30,23 +47,32 @@ class Bar:
 
 @dataclass(frozen=True)
 class Price:
+    """One that stood, or where there were too many the lowest and the highest of each column, which need not
+    be those of one price. ``minutes`` is how long they stood, ``count`` how many they were.
+    """
+
     name: str
-    total: int
-    parts: PriceParts
+    is_fee: bool
+    count: int
+    minutes: int
+    lowest: tuple[int, ...]
+    highest: tuple[int, ...]
+    """µEUR/kWh: energy, network, levies, VAT, and all of it."""
 
 
 @dataclass(frozen=True)
 class Leaflet:
-    """``tariffs`` are the prices that stood in the period, each with its count of intervals."""
-
     market: str
     about: About
     period: Period
     statement: Statement
     consumption: Consumption | None
     bars: Sequence[Bar]
-    tariffs: Sequence[tuple[int, Sequence[Price]]]
-    more_tariffs: int
+    prices: Sequence[Price]
+
+    def explained(self, line: Line) -> str:
+        """What a household's line is about."""
+        return _EXPLAINED.get((line.kind, line.side), "") if self.about.meter else ""
 
     @property
     def has_parts(self) -> bool:
@@ -63,10 +89,7 @@ def leaflet(
     flows: Mapping[int, Flows],
 ) -> Leaflet:
     meter, span = about.meter, (period.since, period.until)
-    used: dict[Tariff, int] = {}
-    for flow in flows.values():
-        used[flow.tariff] = used.get(flow.tariff, 0) + 1
-    tariffs = [(count, _prices(tariff)) for tariff, count in used.items()]
+    used = Counter(flow.tariff for flow in flows.values())
     return Leaflet(
         market=market,
         about=about,
@@ -74,17 +97,32 @@ def leaflet(
         statement=statement,
         consumption=statements.consumption(connection, meter, *span, flows) if meter else None,
         bars=_bars(booked.of_account(connection, about.account, *span), period) if meter else (),
-        tariffs=tariffs[:_TARIFFS_MAX],
-        more_tariffs=max(0, len(tariffs) - _TARIFFS_MAX),
+        prices=_prices(used, booked.interval_minutes(connection)),
     )
 
 
-def _prices(tariff: Tariff) -> list[Price]:
-    return [
-        Price("From the retailer", tariff.import_price, import_parts(tariff)),
-        Price("To the retailer", tariff.export_price, export_parts(tariff)),
-        Price("On a neighbour's energy", tariff.local_fee, local_parts(tariff)),
-    ]
+def _prices(used: Mapping[Tariff, int], minutes: int) -> list[Price]:
+    """Each price once, though it stood in several tariffs."""
+    found: list[Price] = []
+    for name, total_of, parts_of in _PRICES:
+        stood: Counter[tuple[int, ...]] = Counter()
+        for tariff, intervals in used.items():
+            parts = parts_of(tariff)
+            columns = (parts.energy, parts.network, parts.levies, parts.vat, total_of(tariff))
+            stood[columns] += intervals
+        sets = [[one] for one in stood] if len(stood) <= _PRICES_MAX else [list(stood)]
+        found += [
+            Price(
+                name=name,
+                is_fee=parts_of is local_parts,
+                count=len(prices),
+                minutes=minutes * sum(stood[price] for price in prices),
+                lowest=tuple(map(min, zip(*prices, strict=True))),
+                highest=tuple(map(max, zip(*prices, strict=True))),
+            )
+            for prices in sets
+        ]
+    return found
 
 
 def _bars(rows: Sequence[Booked], period: Period) -> list[Bar]:

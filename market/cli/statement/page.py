@@ -25,7 +25,7 @@ def _template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"eur": _eur, "kwh": _kwh, "ct": _ct}
+    environment.filters |= {"eur": _eur, "kwh": _kwh, "ct": _ct, "hours": _hours}
     text = (files("market.cli.statement") / "statement.html").read_text(encoding="utf-8")
     return environment.from_string(text)
 
@@ -42,7 +42,14 @@ def _kwh(energy_wh: int) -> str:
 
 
 def _ct(price: int) -> str:
-    return plain(price / 10_000, 4)
+    """To two decimals, or as many as there are."""
+    decimals = 2 if price % 100 == 0 else 4
+    return plain(price / 10_000, decimals)
+
+
+def _hours(minutes: int) -> str:
+    hours, rest = divmod(minutes, 60)
+    return " ".join(f"{number} {unit}" for number, unit in ((hours, "h"), (rest, "min")) if number)
 
 
 def _drawing(bars: Sequence[Bar]) -> Markup:
@@ -64,11 +71,11 @@ def _drawing(bars: Sequence[Bar]) -> Markup:
             )
     every = max(1, len(bars) // 8)
     labels = "".join(
-        f'<text x="{max(15, (index + 0.5) * step):.1f}" y="{_HEIGHT + 15}">{bar.name}</text>'
+        f'<text x="{max(30, (index + 0.5) * step):.1f}" y="{_HEIGHT + 17}">{bar.name}</text>'
         for index, bar in enumerate(bars)
         if index % every == 0
     )
     return Markup(  # noqa: S704  our own numbers
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 20}" role="img" aria-label="Energy over the period">'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 22}" role="img" aria-label="Energy over the period">'
         f'<line x1="0" x2="{_WIDTH}" y1="{zero:.1f}" y2="{zero:.1f}"/>{"".join(shapes)}{labels}</svg>'
     )

@@ -69,6 +69,12 @@ def households(connection: Connection) -> dict[str, tuple[str, str, str]]:
     return {household(row[0]): (row[0], row[1], row[2]) for row in rows}
 
 
+def interval_minutes(connection: Connection) -> int:
+    """How long the market's intervals are; 0 before there is one."""
+    found: int | None = connection.exec_driver_sql("SELECT minutes FROM interval LIMIT 1").scalar()
+    return found or 0
+
+
 def metered_of(
     connection: Connection, meter: str, since: int, until: int
 ) -> list[tuple[int, int | None, int | None]]:
