@@ -177,11 +177,16 @@ def _order_problems(source: str, document: object) -> list[Problem]:
     return problems
 
 
-def _point_problems(source: str, document: object, feeder: Feeder) -> list[Problem]:
-    """Connection points that the feeder does not have."""
+def unknown_point(source: str, place: str, connection_point: str, feeder: Feeder) -> Problem:
+    """What is wrong with an order or firm energy at a point that the feeder does not have."""
     reason = f"is no connection point of {feeder.name} in service (bus:<index>, load:<index>, …)"
+    return Problem(source, f"{place}.connection_point", connection_point, reason)
+
+
+def _point_problems(source: str, document: object, feeder: Feeder) -> list[Problem]:
+    """Connection points that the feeder does not have, in a book that may have other problems too."""
     return [
-        Problem(source, f"{name}[{index}].connection_point", point, reason)
+        unknown_point(source, f"{name}[{index}]", point, feeder)
         for name in ("firm", "orders")
         for index, item in _parts(document, name)
         if isinstance(point := item.get("connection_point"), str) and feeder.node_of(point) is None

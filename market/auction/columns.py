@@ -16,7 +16,7 @@ from grid.errors import InputError, Problem
 from grid.feeder import Bools, Feeder, Floats, Ints
 from grid.limits import NetworkLimits, network_limits
 from grid.powerflow import PowerFlow
-from market.auction.book import Book
+from market.auction.book import Book, unknown_point
 
 FIRM_W_MAX = 1e12
 
@@ -102,7 +102,7 @@ def _firm(book: Book, feeder: Feeder, source: str) -> tuple[Floats, Floats, list
     for index, firm in enumerate(book.firm or ()):
         node = feeder.node_of(firm.connection_point)
         if node is None:
-            problems.append(_unknown_point(source, f"firm[{index}]", firm.connection_point, feeder))
+            problems.append(unknown_point(source, f"firm[{index}]", firm.connection_point, feeder))
             continue
         for name, value in (("p_w", firm.p_w), ("q_var", firm.q_var)):
             if abs(value) > FIRM_W_MAX:
@@ -110,11 +110,6 @@ def _firm(book: Book, feeder: Feeder, source: str) -> tuple[Floats, Floats, list
         p_w[node] += firm.p_w
         q_var[node] += firm.q_var
     return p_w, q_var, problems
-
-
-def _unknown_point(source: str, place: str, connection_point: str, feeder: Feeder) -> Problem:
-    reason = f"is no connection point of {feeder.name} in service (bus:<index>, load:<index>, …)"
-    return Problem(source, f"{place}.connection_point", connection_point, reason)
 
 
 def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
@@ -137,7 +132,7 @@ def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
     nodes = [feeder.node_of(order.connection_point) for order in book.orders]
     for index, (order, node) in enumerate(zip(book.orders, nodes, strict=True)):
         if node is None:
-            problems.append(_unknown_point(source, f"orders[{index}]", order.connection_point, feeder))
+            problems.append(unknown_point(source, f"orders[{index}]", order.connection_point, feeder))
     if problems:
         raise InputError(problems)
     fee = book.tariff.local_fee

@@ -53,7 +53,7 @@ class Prices:
 
 
 def _bounds(columns: Columns, kw: Floats) -> tuple[Floats, Floats]:
-    """The lowest and highest price at each point [k] that the awards allow, µEUR/kWh; ±∞ where they say nothing."""
+    """The lowest and highest price at each point [k] that the awards allow, µEUR/kWh; else ±∞."""
     some, not_all = partly_filled(columns, kw)
     asks = columns.group_sign > 0
     lowest = np.full(len(columns.point_node), -np.inf)
@@ -93,7 +93,7 @@ class _DualFace:
         self._some = self._loosened(both[~told], np.repeat([-floor, cap], len(lowest))[~told])
 
     def _loosened(self, matrix: Floats, most: Floats) -> Floats:
-        """Takes in ``matrix·z ≤ most``, each by as much looser as all together must be; a vector that keeps all."""
+        """A vector that keeps ``matrix·z ≤ most`` as well, loosened where nothing keeps all of it."""
         rows, size = matrix.shape
         whole = np.hstack([np.vstack([self._matrix, matrix]), np.zeros((len(self._most) + rows, 1))])
         whole[len(self._most) :, -1] = -1.0

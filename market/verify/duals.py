@@ -107,13 +107,18 @@ def net_tariffs(case: Case) -> tuple[int, int]:
     return tariff.import_price - tariff.local_fee, tariff.export_price
 
 
-def marginal_groups(case: Case, state: State, linear: Linearised) -> list[list[Entry]]:
-    """Groups of equal orders that rounding may have touched: partly filled, or without gain or loss."""
+def marginal_groups(
+    case: Case, state: State, linear: Linearised, tolerance: float = PRICE_TOLERANCE
+) -> list[list[Entry]]:
+    """Groups of equal orders that rounding may have touched: partly filled, or without gain or loss.
+
+    ``tolerance`` is up to which gain or loss (µEUR/kWh) there is none.
+    """
     found = []
     for group in tie_groups(case, state):
         partly = any(entry.fill_wh for entry in group) and not all(entry.whole for entry in group)
         gain = group[0].sign * (linear.at(group[0], state) - case.net_limit(group[0]))
-        if partly or abs(gain) <= PRICE_TOLERANCE:
+        if partly or abs(gain) <= tolerance:
             found.append(group)
     return found
 

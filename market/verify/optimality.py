@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from market.verify.case import Case
-from market.verify.duals import PRICE_TOLERANCE, Linearised, marginal_groups, net_tariffs
+from market.verify.duals import Linearised, marginal_groups, net_tariffs
 from market.verify.feasibility import LIMIT_TOLERANCE_PU
 from market.verify.network import State
 from market.verify.report import Check
@@ -17,9 +17,10 @@ LOADING_TOLERANCE_PERCENT = 2e-4
 V_TOLERANCE_PU = 2e-6
 
 
-def optimality_checks(case: Case, state: State, linear: Linearised) -> Iterator[Check]:
+def optimality_checks(case: Case, state: State, linear: Linearised, tolerance: float) -> Iterator[Check]:
+    """``tolerance`` is how far prices may be from the duals', µEUR/kWh."""
     yield dual_signs(case, linear)
-    yield from certificate_checks(case, state, linear)
+    yield from certificate_checks(case, state, linear, tolerance)
     yield priced_limits(case, state, linear)
     yield binding_list(case, state, linear)
 
@@ -44,7 +45,9 @@ def price_range(case: Case) -> int:
     return max(prices) - min(prices)
 
 
-def certificate_checks(case: Case, state: State, linear: Linearised) -> Iterator[Check]:
+def certificate_checks(
+    case: Case, state: State, linear: Linearised, price_tolerance: float
+) -> Iterator[Check]:
     """Primal, dual and gap of the clearing linearised at the final point (EUR), from scratch."""
     certificate = case.record.certificate
     assert certificate is not None
@@ -70,9 +73,10 @@ def certificate_checks(case: Case, state: State, linear: Linearised) -> Iterator
         tolerance = FIGURE_TOLERANCE_EUR * max(1.0, abs(primal))
         says = f"The {name} is {found:.9f} EUR by pandapower, {told:.9f} EUR by the record."
         yield Check("optimality", f"{name} recomputed", abs(told - found), tolerance, "EUR", says)
-    touched = marginal_groups(case, state, linear)
+    # Rounding moves what prices follow from: what it may make a price wrong by, it may make a rent of.
+    touched = marginal_groups(case, state, linear, price_tolerance)
     marginal_wh = sum(entry.order.energy_wh for group in touched for entry in group)
-    bound_neur = (len(touched) + 1) * price_range(case) + PRICE_TOLERANCE * marginal_wh
+    bound_neur = (len(touched) + 1) * price_range(case) + price_tolerance * marginal_wh
     bound = bound_neur / NEUR_PER_EUR
     says = (
         f"No awards are worth more than {primal + gap:.6f} EUR at these duals; these are worth {primal:.6f} "

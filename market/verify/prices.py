@@ -13,14 +13,12 @@ from market.verify.duals import (
     Linearised,
     marginal_groups,
     net_tariffs,
-    price_tolerance,
 )
 from market.verify.network import Floats, State
 from market.verify.report import Check
 
 
-def price_checks(case: Case, state: State, linear: Linearised) -> Iterator[Check]:
-    tolerance = price_tolerance(case, state, linear)
+def price_checks(case: Case, state: State, linear: Linearised, tolerance: float) -> Iterator[Check]:
     yield prices_from_duals(case, state, linear, tolerance)
     yield slackness(case, tolerance)
     yield left_out(case)
@@ -174,7 +172,9 @@ def choice_of_dual(
         free_energy and min(abs(now - buy), abs(now - sell)) <= tolerance
     )
     unit = 1.0 if free_energy else float(np.abs(slope).max(initial=0.0))
-    off = 0.0 if pinned else abs(now - (low + high) / 2) * unit
+    # Where rounding makes awards contradict each other a little, there is no middle, but a span all the same.
+    off = abs(now - (low + high) / 2) if low <= high else max(high - now, now - low, 0.0)
+    off = 0.0 if pinned else off * unit
     name = "energy" if free_energy else linear.rows[0].name
     says = f"The one free dual, of {name}, is {now:.4f}; the awards allow {low:.4f} to {high:.4f}, "
     says += "and the price rule takes the middle." if not pinned else "and an order pins it."

@@ -10,7 +10,7 @@ from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.verify import balance, feasibility, optimality, orders, prices, suspension
 from market.verify.case import Case
-from market.verify.duals import linearise
+from market.verify.duals import linearise, price_tolerance
 from market.verify.network import Network
 from market.verify.report import Check, Report, by_subject
 
@@ -46,8 +46,9 @@ def _cleared(case: Case, feeder_sha256: str) -> Iterator[Check]:
     if isinstance(linear, str):
         yield Check("optimality", "duals", 1, 0, "findings", linear)
     else:
-        yield from prices.price_checks(case, state, linear)
-        yield from optimality.optimality_checks(case, state, linear)
+        tolerance = price_tolerance(case, state, linear)
+        yield from prices.price_checks(case, state, linear, tolerance)
+        yield from optimality.optimality_checks(case, state, linear, tolerance)
     yield feasibility.limits_kept(state)
     yield from feasibility.figures(case, state)
     yield feasibility.linear_mismatch(case)
