@@ -197,9 +197,9 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
     delivery = -columns.at_points(by_p, by_q)
     floor, top = _energy_bounds(columns, found)
     if not rows:
-        ends = np.maximum(lowest, columns.floor), np.minimum(highest, columns.cap)
+        within = np.maximum(lowest, columns.floor), np.minimum(highest, columns.cap)
         energy = (
-            _energy_only(delivery, *ends, floor * UNIT, top * UNIT)
+            _energy_only(delivery, *within, floor * UNIT, top * UNIT)
             if len(delivery)
             else ((floor + top) / 2 * UNIT)
         )
