@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from grid.catalogue import Profiles, open_feeder
+from grid.catalogue import Profiles, open_feeder, year_profiles
 from grid.errors import FeederError, InputError, PowerFlowError
 from grid.feeder import Feeder
 from grid.limits import check_limits, network_limits
@@ -17,35 +17,54 @@ from market.auction.clearing import clear_book, power_flow
 from market.cli.settings import INTERVAL_S
 from market.service.ports import Network, Physics, never
 from meters.household.forecast import seasonal
-from meters.household.sites import DAY_S, Household, Series
+from meters.household.settings import HouseholdSettings
+from meters.household.sites import DAY_S, Household, Series, households
+
+Forecast = Callable[[int, frozenset[str]], Sequence[Firm]]
+"""What flows in the interval at a time (Unix seconds) at the connection points that sent no order."""
 
 
 def physics_of(
     feeder: Feeder,
     limits: Limits,
     profiles: Profiles,
-    homes: Sequence[Household],
-    pv_scale: float,
+    wishes: HouseholdSettings,
+    seed: int,
     interval_s: int = INTERVAL_S,
     base: Path | None = None,
 ) -> Physics:
-    """What the engine needs of ``feeder``; ``pv_scale`` multiplies generators that belong to no household.
+    """What the engine needs of ``feeder``, with forecasts by ``profiles`` and by what ``wishes`` and ``seed``
+    add to its households.
 
     Names of other networks that it may be changed to are paths from ``base``.
     """
-    return _physics(feeder, limits, interval_s, _Outsiders(profiles, homes, pv_scale, interval_s), base)
+
+    def forecast(profiles: Profiles) -> _Outsiders:
+        return _Outsiders(profiles, households(profiles, wishes, seed), wishes.pv_scale, interval_s)
+
+    known = forecast(profiles)
+
+    def on(name: str) -> Forecast:
+        return _continued(known, forecast(year_profiles(name, base)))
+
+    return _physics(feeder, limits, interval_s, known, on, base)
 
 
 def replay_physics(feeder: Feeder, limits: Limits, interval_s: int, base: Path | None = None) -> Physics:
     """The same, where the forecasts are known already."""
-    return _physics(feeder, limits, interval_s, lambda _start, _ordered: [], base)
+    return _physics(feeder, limits, interval_s, _nothing, lambda _: _nothing, base)
+
+
+def _nothing(_start: int, _ordered: frozenset[str]) -> Sequence[Firm]:
+    return ()
 
 
 def _physics(
     feeder: Feeder,
     limits: Limits,
     interval_s: int,
-    outsiders: Callable[[int, frozenset[str]], Sequence[Firm]],
+    outsiders: Forecast,
+    outsiders_on: Callable[[str], Forecast],
     base: Path | None,
 ) -> Physics:
     def changed(network: Network) -> Physics:
@@ -54,13 +73,8 @@ def _physics(
         if (band.v_min_pu >= band.v_max_pu).any():
             given = network.limits.model_dump(exclude_none=True)
             raise FeederError.single("feeder", "limits", given, "leave no voltage band at some bus")
-
-        def there(start: int, ordered: frozenset[str]) -> list[Firm]:
-            """Of what is forecast, what the other network has."""
-            forecast = outsiders(start, ordered)
-            return [firm for firm in forecast if other.node_of(firm.connection_point) is not None]
-
-        return _physics(other, network.limits, interval_s, there, base)
+        forecast = outsiders_on(network.feeder_name)
+        return _physics(other, network.limits, interval_s, forecast, outsiders_on, base)
 
     return Physics(
         clear=lambda book, out_of_time=never: clear_book(book, feeder, out_of_time=out_of_time),
@@ -123,6 +137,28 @@ def check(
     }
 
 
+def _together(profiles: Profiles) -> Mapping[str, frozenset[str]]:
+    at: dict[int, set[str]] = {}
+    for kind in ("load", "sgen", "storage"):
+        indices, buses = getattr(profiles, f"{kind}_index"), getattr(profiles, f"{kind}_bus")
+        for index, bus in zip(indices.tolist(), buses.tolist(), strict=True):
+            at.setdefault(bus, set()).add(f"{kind}:{index}")
+    return {name: frozenset(names) for names in at.values() for name in names}
+
+
+def _continued(known: _Outsiders, new: _Outsiders) -> Forecast:
+    """The forecast on a changed network: what was known of a bus goes on where the same things stand at it;
+    where something came or went, it is the changed network's own.
+    """
+    same = {name for name, names in new.together.items() if known.together.get(name) == names}
+
+    def forecast(start: int, ordered: frozenset[str]) -> list[Firm]:
+        kept = [firm for firm in known(start, ordered) if firm.connection_point in same]
+        return kept + [firm for firm in new(start, ordered) if firm.connection_point not in same]
+
+    return forecast
+
+
 class _Outsiders:
     """What flows at connection points without an order, W and var as injections.
 
@@ -135,6 +171,8 @@ class _Outsiders:
     ) -> None:
         self._homes = homes
         self._interval_s = interval_s
+        self.together = _together(profiles)
+        """What shares a bus with each connection point, itself included."""
         served = {home.bus for home in homes}
         self._alone = [
             (f"sgen:{index}", profiles.sgen_p_w[:, column])

@@ -47,7 +47,6 @@ from meters.broker import Broker, free_port
 from meters.fleet import FleetConfig
 from meters.fleet import running as running_fleet
 from meters.household.settings import HouseholdSettings
-from meters.household.sites import households
 from meters.identity import read_key
 from meters.mqtt import Tls
 from meters.secure_broker import market_tls
@@ -236,9 +235,8 @@ def physics(feeder: Feeder, market: MarketSection, base: Path) -> Physics:
     """The feeder, with forecasts by its profiles for those without an order."""
     profiles = year_profiles(market.feeder, base)
     simulation = market.simulation
-    wishes = simulation.households if simulation else HouseholdSettings()
-    homes = households(profiles, wishes, simulation.seed if simulation else 0)
-    return physics_of(feeder, market.limits, profiles, homes, wishes.pv_scale, 60 * market.minutes, base)
+    wishes, seed = (simulation.households, simulation.seed) if simulation else (HouseholdSettings(), 0)
+    return physics_of(feeder, market.limits, profiles, wishes, seed, 60 * market.minutes, base)
 
 
 def simulated_world(market: MarketSection, base: Path) -> World:
