@@ -5,17 +5,22 @@ nothing, takes in what the chain has, and goes on. Nobody is paid twice.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from grid.errors import ChainError
 from market.cli.backup import copied
 from market.messages.models import ReceiptKind
 from market.service.networks import Networks
+from market.service.ports import Settler
+from market.service.settings import MarketSettings
+from market.service.settler import LateSettler
 from market.service.settling import Settling
 from market.service.solver import SolverProcess
-from market.service.store import Store, alarms, instructions
+from market.service.store import Store, instructions
 from meters.broker import Broker
 from tests.faults.live_stand import Stand, live_settings, stand
 from tests.faults.promise import promise
@@ -24,7 +29,6 @@ from tests.service.scene import FEEDER, MEMBERS, SECONDS, START, living_meters, 
 
 pytestmark = [pytest.mark.needs("mosquitto"), pytest.mark.timeout(240)]
 OF = live_settings()
-LEDGER = "SELECT account, SUM(amount_neur) FROM posting WHERE interval_start < {} GROUP BY account"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,23 @@ async def answer_to(market: Stand, **body: object) -> str:
         return answered() or ""
 
 
+def behind(cut: list[bool]) -> Callable[[Path, Store, MarketSettings], AbstractContextManager[Settler]]:
+    """The scene's chain, behind a network that is cut while ``cut`` has something in it."""
+
+    @contextmanager
+    def settler(folder: Path, store: Store, of: MarketSettings) -> Iterator[Settler]:
+        with own_chain(folder, store, of) as chain:
+
+            def opened() -> Settler:
+                if cut:
+                    raise ChainError("the node cannot be reached")
+                return chain
+
+            yield LateSettler(opened)
+
+    return settler
+
+
 def restore(copy: Path, database: Path) -> None:
     for suffix in ("-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
@@ -67,47 +88,55 @@ async def test_a_market_restored_from_before_its_newest_batches_takes_them_in(
     database, copy, lost = (tmp_path / name for name in ("market.sqlite", "copy", "lost"))
     async with Broker("mosquitto") as broker, living_meters(broker.port) as meters:
         async with stand(tmp_path, broker.port, solver, OF) as market:
-            for number in range(4):
+            for number in range(3):
                 await market.whole(number)
-            await market.until_state(1, "FINAL")
+            await market.until_state(0, "FINAL")
             copied(database, copy)
-            for number in range(4, 8):
-                await market.whole(number)
-            await market.until_state(5, "FINAL")
+            await market.whole(3)
+            await market.whole(9)
+            await market.until_state(7, "FINAL")
             left_at = market.machine_s
         copied(database, lost)
         restore(copy, database)
 
-        async with stand(tmp_path, broker.port, solver, OF) as market:
+        cut = [True]
+        async with stand(tmp_path, broker.port, solver, OF, settler=behind(cut)) as market:
+            # Without a chain it cannot know, and makes batches of its own.
             market.machine_s = left_at + 2 * SECONDS
-            await market.until_state(9, "SUSPENDED")
-            with Store(database, {}) as store, store.reading() as connection:
-                (told,) = [a.detail for a in alarms.alarms(connection) if a.subject == "database"]
-            assert "older than the chain, which has batches 2 to 5" in told
-            reason = "SELECT reason FROM transition WHERE interval_start = {} AND state = 'SUSPENDED'"
-            ((why,),) = market.query(reason.format(START + 5 * SECONDS))
-            assert why.startswith("lost with its records")
-            assert [market.state(number) for number in (1, 3, 4)] == ["FINAL", "CLEARED", "SUSPENDED"]
+            await market.until(lambda: bool(market.query("SELECT * FROM batch WHERE state = 'PENDING'")))
+            cut.clear()
+            await market.until(lambda: bool(market.query("SELECT * FROM alarm WHERE subject = 'database'")))
+            market.go_to(START + 11 * SECONDS + 1)
+            await market.until_state(12, "SUSPENDED")
+            ((told,),) = market.query("SELECT detail FROM alarm WHERE subject = 'database'")
+            assert "older than the chain, which has batches 1 to" in told
+            why = (
+                f"SELECT reason FROM transition WHERE interval_start = {START + 12 * SECONDS} AND number = 2"
+            )
+            assert market.query(why) == [(told,)]
 
             assert "no boundary" in await answer_to(market, paid_until=START + 1)
-            assert await answer_to(market) == ""
-            for number in range(6):
+            paid_until = START + 8 * SECONDS
+            assert await answer_to(market, paid_until=paid_until) == ""
+            for number in range(8):
                 await market.until_state(number, "FINAL")
-            await market.whole(10)
-            await market.whole(11)
-            await market.whole(12)
-            await market.until_state(10, "FINAL")
+            await market.whole(13)
+            await market.whole(14)
+            await market.until_state(12, "FINAL")
             sequences = [row[0] for row in market.query("SELECT sequence FROM batch ORDER BY 1")]
-            assert sequences == list(range(len(sequences))) and len(sequences) > 6
-            assert market.clearings()[10:] == ["CLEARED"] * 3
-            flags = "SELECT DISTINCT flag FROM metered WHERE interval_start = {}"
-            read = [market.query(flags.format(START + number * SECONDS)) for number in (5, 6, 7)]
-            assert read == [[], [("interpolated",)], [("measured",)]]
+            assert sequences == list(range(len(sequences)))
+            assert market.clearings()[12:] == ["SUSPENDED", "CLEARED", "CLEARED"]
+            # What it had read of an interval that nobody paid is lost; far readings tell the sum.
+            flags = "SELECT DISTINCT flag FROM metered WHERE interval_start = {} ORDER BY revision DESC"
+            read = [market.query(flags.format(START + number * SECONDS))[0] for number in (8, 9)]
+            assert read == [("interpolated",), ("measured",)]
             await market.until(lambda: not any(key[2] == ReceiptKind.READING for key in meters._unconfirmed))
             assert market.failures == []
             assert market.follows_from_its_journal()
-    paid = START + 6 * SECONDS
-    ledgers = [dict(query(place, LEDGER.format(paid))) for place in (lost, database)]
-    assert ledgers[0].keys() == ledgers[1].keys()
-    assert all(abs(neur - ledgers[1][name]) < 1000 for name, neur in ledgers[0].items())
+    sums = "SELECT account, SUM(amount_neur) FROM posting WHERE {} GROUP BY account"
+    ((newest,),) = query(lost, "SELECT MAX(sequence) FROM batch WHERE state = 'FINAL'")
+    before = dict(query(lost, sums.format(f"batch <= {newest}")))
+    after = dict(query(database, sums.format(f"interval_start < {paid_until}")))
+    assert before.keys() == after.keys()
+    assert all(abs(neur - after[name]) < 1000 for name, neur in before.items())
     reconciled(tmp_path)

@@ -15,6 +15,7 @@ from contracts.journal import SqliteJournal
 from contracts.market_contracts import MarketContracts
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
+from market.service import settling as settling_module
 from market.service.networks import Networks
 from market.service.settler import ContractSettler
 from market.service.settling import Settling
@@ -85,8 +86,10 @@ def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
-    tmp_path: Path, anvil: Anvil
+    tmp_path: Path, anvil: Anvil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Whatever the depth: it is walked back in steps until what is there begins, or the market does.
+    monkeypatch.setattr(settling_module, "_LOOKED_BACK_AT_ONCE", 2)
     asyncio.run(day(tmp_path))
     node = RpcChain(anvil.url)
     journal = SqliteJournal(tmp_path / "anvil.sqlite")

@@ -69,8 +69,12 @@ def secret(connection: Connection) -> bytes:
 
 
 def batch_tree(connection: Connection, sequence: int) -> BatchTree | None:
-    """The tree of the batch ``sequence``; None where no postings go with it."""
-    run = schema.run
+    """The tree of the batch ``sequence``; None where no postings go with it, or what it commits was lost."""
+    run, lost = schema.run, schema.recovery
+    if connection.execute(
+        select(lost.c.at).where(lost.c.first_sequence <= sequence, lost.c.last_sequence >= sequence)
+    ).first():
+        return None
     secret = connection.execute(select(run.c.value).where(run.c.key == _SECRET)).scalar()
     if secret is None:
         raise StoreError(f"{_SECRET} is missing: the market has made no batch")
