@@ -78,7 +78,7 @@ class Stay:
 
 @dataclass(frozen=True)
 class Ev:
-    """A vehicle's charger; ``price`` µEUR/kWh is what its owner pays without urgency."""
+    """A vehicle's charger; ``price`` µEUR/kWh is what its owner pays to have it charged sooner."""
 
     power_w: float
     price: int

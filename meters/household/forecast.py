@@ -5,12 +5,13 @@ reaches ``HISTORY_DAYS`` back. ``ahead`` = 1 is the interval that runs now, 2 th
 
 ``analogues`` and ``clear_sky`` tell the median: as likely too much as too little. Leaning to the cheaper
 side would pay: what is sold and fails is bought dear, and what is withheld flows all the same and earns
-hardly less. But then the feeder's limits are checked on flows that nobody expects, and break.
+hardly less. But then the feeder's limits are checked on flows that nobody expects, and break. What may
+still be told is how sure each part is: the sun's forecast has quantiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ _INDEX_HALF_LIFE_HOURS = 3.0
 Forecast = Callable[[Floats, int, int], float]
 """(history, ahead, intervals per day) → the forecast, in the history's unit."""
 
+Quantiles = Callable[[Floats, int, int, Sequence[float]], list[float]]
+"""(history, ahead, intervals per day, chances) → what with each of these chances is more than will come."""
+
 
 def persistence(history: Floats, ahead: int, intervals_per_day: int) -> float:
     """As it was last."""
@@ -62,10 +66,12 @@ def analogues(history: Floats, ahead: int, intervals_per_day: int) -> float:
     unlike = np.abs(history[then - ahead] - now)
     unlike += _WEIGHT_OF_THE_ONE_BEFORE * np.abs(history[then - ahead - 1] - before)
     scale = _LIKENESS * (np.abs(history).mean() + abs(now))
-    return _weighted_median(history[then], _closeness(unlike, scale))
+    return _weighted_quantiles(history[then], _closeness(unlike, scale), (0.5,))[0]
 
 
-def clear_sky(history: Floats, ahead: int, intervals_per_day: int) -> float:
+def clear_sky(
+    history: Floats, ahead: int, intervals_per_day: int, chances: Sequence[float] = (0.5,)
+) -> list[float]:
     """Solar power as the second-best of the last days at that time, times how clear it is going to be.
 
     The clear-sky index (power over that envelope) stays as it is but for a change like those that followed,
@@ -74,15 +80,16 @@ def clear_sky(history: Floats, ahead: int, intervals_per_day: int) -> float:
     days = history[-_DAYS * intervals_per_day :].reshape(_DAYS, intervals_per_day)
     clear = np.partition(days[-_CLEAR_DAYS:], -2, axis=0)[-2]
     if clear[ahead - 1] <= 0:
-        return 0.0
+        return [0.0] * len(chances)
     light = clear > _TWILIGHT * clear.max()
     indices = np.ones_like(days)
     np.divide(days, clear, out=indices, where=light)
     index: Floats = np.minimum(indices, _INDEX_MAX).ravel()
     then = _same_time(ahead, intervals_per_day, 0)[: _DAYS - 1]
     before = index[then - ahead]
-    change = _weighted_median(index[then] - before, _closeness(before - index[-1], _INDEX_LIKENESS))
-    return float(clear[ahead - 1] * min(max(index[-1] + change, 0.0), _INDEX_MAX))
+    weights = _closeness(before - index[-1], _INDEX_LIKENESS)
+    changes = _weighted_quantiles(index[then] - before, weights, chances)
+    return [float(clear[ahead - 1] * min(max(index[-1] + by, 0.0), _INDEX_MAX)) for by in changes]
 
 
 def typical_day(history: Floats, intervals_per_day: int) -> Floats:
@@ -114,12 +121,17 @@ class Method(NamedTuple):
     """How a household forecasts its load, and the sun on its modules."""
 
     load: Forecast
-    sun: Forecast
+    sun: Quantiles
+
+
+def _sure(forecast: Forecast) -> Quantiles:
+    """Of a forecast that does not know how far it may be off."""
+    return lambda history, ahead, per_day, chances: [forecast(history, ahead, per_day)] * len(chances)
 
 
 FORECASTS: dict[str, Method] = {
-    "persistence": Method(persistence, persistence),
-    "seasonal": Method(seasonal, seasonal),
+    "persistence": Method(persistence, _sure(persistence)),
+    "seasonal": Method(seasonal, _sure(seasonal)),
     "analogues": Method(analogues, clear_sky),
 }
 
@@ -141,7 +153,7 @@ def _closeness(difference: Floats, scale: float) -> Floats:
     return near * near * near * near
 
 
-def _weighted_median(values: Floats, weights: Floats) -> float:
+def _weighted_quantiles(values: Floats, weights: Floats, parts: Sequence[float]) -> list[float]:
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(cumulated, cumulated[-1] / 2)]])
+    return [float(values[order[np.searchsorted(cumulated, cumulated[-1] * part)]]) for part in parts]

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from grid.feeder import Floats
 from market.messages.models import Side, Tariff
 from meters.household.devices import Battery, Stay
-from meters.household.forecast import FORECASTS, HISTORY_DAYS, Forecast, persistence
+from meters.household.forecast import FORECASTS, HISTORY_DAYS, persistence
 from meters.household.outlook import outlook
 from meters.household.sites import DAY_S, Household, Series
 from meters.strategies.interface import BatteryNow, EvNow, HeatPumpNow, Memory, Situation
 from meters.strategies.interface import Plan as Plan
 
 _FIRST_CHARGE = 0.5
+_CHANCES = (0.1, 0.25, 0.5)
+"""Of less sun than is told."""
+
 _ORDERED_AHEAD = 1
 """Intervals after the running one that are ordered already, as if all awards until then were followed."""
 
@@ -102,9 +106,8 @@ def situation(
     method = FORECASTS[household.settings.forecast]
     per_day = DAY_S // seconds
 
-    def expected(series: Series, forecast: Forecast) -> float:
-        history = series.past(state.time, HISTORY_DAYS * per_day, seconds)
-        return forecast(history, ahead, per_day)
+    def past(series: Series) -> Floats:
+        return series.past(state.time, HISTORY_DAYS * per_day, seconds)
 
     battery_wh, heat_wh = state.battery_wh, state.heat_wh
     demand_wh = persistence(household.heat_w.past(state.time, 1, seconds), ahead, per_day) * hours
@@ -123,15 +126,22 @@ def situation(
             heat_wh, _, _ = household.heat_pump.run(heat_wh, taken_wh, demand_wh, cop, hours)
 
     pv_wh = 0.0
+    pv_low: tuple[tuple[float, float], ...] = ()
     if household.pv is not None:
-        pv_wh = household.pv.available_w(expected(household.modules_w, method.sun)) * hours
+        sun_w = method.sun(past(household.modules_w), ahead, per_day, _CHANCES)
+        *low, (_, pv_wh) = [
+            (chance, household.pv.available_w(power_w) * hours)
+            for chance, power_w in zip(_CHANCES, sun_w, strict=True)
+        ]
+        pv_low = tuple(low)
     return Situation(
         hours=hours,
         tariff=tariff,
-        load_wh=max(0.0, expected(household.load_w, method.load)) * hours,
-        load_q_var=expected(household.load_q_var, method.load),
+        load_wh=max(0.0, method.load(past(household.load_w), ahead, per_day)) * hours,
+        load_q_var=method.load(past(household.load_q_var), ahead, per_day),
         pv=household.pv,
         pv_wh=pv_wh,
+        pv_low=pv_low,
         battery=BatteryNow(household.battery, battery_wh) if household.battery else None,
         ev=_ev_now(household, stay, charged_wh, interval_start, seconds),
         heat_pump=HeatPumpNow(household.heat_pump, heat_wh, demand_wh, household.cop(interval_start, seconds))
@@ -152,10 +162,10 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     """The household after the interval of ``seconds`` from ``state.time``.
 
     With an award it follows it as far as physics lets it: where load or sun come otherwise than ordered, the
-    vehicle makes up for it as long as it can wait, then the battery, and the rest is imbalance; comfort
-    goes before an award. Without (the market was silent) it does what it would do without a market: PV
-    feeds in, the vehicle charges, the heat pump keeps its store half full, the battery keeps the surplus
-    for the household's own use.
+    heat pump makes up for it within the comfort band, then the vehicle as long as it can wait, then the
+    battery, and the rest is imbalance; comfort goes before an award. Without (the market was silent) it does
+    what it would do without a market: PV feeds in, the vehicle charges, the heat pump keeps its store half
+    full, the battery keeps the surplus for the household's own use.
     """
     hours, end = seconds / 3600, state.time + seconds
     if plan is not None and plan.awarded_wh is None:
@@ -173,7 +183,7 @@ def live(household: Household, state: State, plan: Plan | None, seconds: int) ->
     spare_wh = 0.0
     if plan is not None:
         spare_wh = pv_wh - load_wh - (plan.awarded("pv", Side.ASK) - plan.firm_import_wh)
-    state, heat_pump_wh = _heat(household, state, plan, hours)
+    state, heat_pump_wh = _heat(household, state, plan, spare_wh, hours)
     if plan is not None:
         spare_wh += plan.awarded("heat_pump", Side.BID) - heat_pump_wh
     state, ev_wh = _charge_ev(household, state, plan, spare_wh, end, hours)
@@ -212,8 +222,12 @@ def _run_battery(
     return battery.run(stored_wh, charge_wh, discharge_wh, hours)
 
 
-def _heat(household: Household, state: State, plan: Plan | None, hours: float) -> tuple[State, float]:
-    """The state with the heat pump's part of the interval, and the electricity that it took, Wh."""
+def _heat(
+    household: Household, state: State, plan: Plan | None, spare_wh: float, hours: float
+) -> tuple[State, float]:
+    """The state with the heat pump's part of the interval, and the electricity that it took, Wh: what was
+    awarded and ``spare_wh`` besides (< 0: less), within the comfort band.
+    """
     pump = household.heat_pump
     if pump is None:
         return state, 0.0
@@ -221,7 +235,7 @@ def _heat(household: Household, state: State, plan: Plan | None, hours: float) -
     cop = household.cop(state.time, seconds)
     demand_wh = household.heat_w.mean(state.time, seconds) * hours
     if plan is not None:
-        wanted_wh = float(plan.awarded("heat_pump", Side.BID))
+        wanted_wh = plan.awarded("heat_pump", Side.BID) + spare_wh
     else:
         middle_wh = pump.capacity_wh * _FIRST_CHARGE
         wanted_wh = (middle_wh + demand_wh + pump.loss_wh(state.heat_wh, hours) - state.heat_wh) / cop

@@ -34,7 +34,7 @@ class HouseholdSettings(BaseModel):
     ``ev_energy_min_wh`` and ``ev_energy_max_wh`` a day and stands at home from about
     ``ev_arrival_hour`` to about ``ev_departure_hour`` of the next day (normal, with the given spreads).
     ``pv_price_min`` and ``pv_price_max`` bound the marginal price of PV, drawn for each household;
-    ``ev_price_min`` and ``ev_price_max`` what a vehicle's owner pays for charging without urgency.
+    ``ev_price_min`` and ``ev_price_max`` what a vehicle's owner pays for charging sooner.
 
     Loads that the feeder's data call heat pumps are heat pumps. Of the other households the share
     ``heat_pump_share`` has one besides, for a house that loses between ``heat_loss_min_w_per_k`` and

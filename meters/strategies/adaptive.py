@@ -4,7 +4,8 @@ Zero intelligence plus: Cliff (1997), "Minimal-intelligence agents for bargainin
 environments", HP Laboratories HPL-97-91. A trader asks its value × (1 + markup) and bids its value ×
 (1 − markup). It raises a markup when the price was better than what it had asked for, lowers it when it was
 left out at a price that it would have taken, by Widrow and Hoff's rule with momentum. One markup for each
-device and side, told by the last interval's price, in which the household's own order took part.
+device and side, of its first step, told by the last interval's price, in which the household's own order took
+part; what is worth less than that step's limit, or costs more, keeps to its own value.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def adaptive(situation: Situation) -> Offer:
     if situation.last is not None and situation.last.awarded_wh is not None:
         _learn(learnt, situation, situation.last)
     values: Memory = {}
+    limits: dict[str, int] = {}
     steps = []
     for step in honest.steps:
         if step.limit_price >= situation.tariff.cap:
@@ -38,7 +40,9 @@ def adaptive(situation: Situation) -> Offer:
         name = _name(step)
         markup = learnt.get(name, {"markup": _FIRST_MARKUP})["markup"]
         values.setdefault(name, step.limit_price)
-        steps.append(replace(step, limit_price=_marked(situation, step, markup)))
+        first = limits.setdefault(name, _marked(situation, step, markup))
+        outer = max if step.side == Side.ASK else min
+        steps.append(replace(step, limit_price=outer(first, step.limit_price)))
     for name, value in values.items():
         learnt[name] = {"markup": _FIRST_MARKUP, "momentum": 0.0} | learnt.get(name, {}) | {"value": value}
     return replace(honest, steps=tuple(steps), memory=learnt)

@@ -112,8 +112,10 @@ def _no_outlook(_steps: int, _seconds: int) -> Outlook | None:
 class Situation:
     """What a household knows when the gate of an interval of ``hours`` is open.
 
-    ``load_wh``, ``load_q_var`` and ``pv_wh`` are forecasts for the interval; ``outlook(steps, seconds)``
-    looks further, where there is a past to look from. ``last`` is the plan of the interval before it.
+    ``load_wh``, ``load_q_var`` and ``pv_wh`` are forecasts for the interval, as likely too high as too low;
+    ``pv_low`` tells with what (smaller) chance the sun gives less than how many Wh, rising.
+    ``outlook(steps, seconds)`` looks further, where there is a past to look from. ``last`` is the plan of the
+    interval before it.
     """
 
     hours: float
@@ -125,6 +127,7 @@ class Situation:
     battery: BatteryNow | None
     ev: EvNow | None
     heat_pump: HeatPumpNow | None = None
+    pv_low: tuple[tuple[float, float], ...] = ()
     household: str = ""
     seed: int = 0
     interval_start: int = 0

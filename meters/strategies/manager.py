@@ -22,7 +22,7 @@ from meters.household.sites import drawn
 from meters.strategies.home_plan import STEPS, Home, plan_home
 from meters.strategies.interface import EvNow, Memory, Offer, OfferedStep, Outlook, Situation
 from meters.strategies.steps import add_step
-from meters.strategies.truthful import WEAR, least_heat_wh, truthful
+from meters.strategies.truthful import WEAR, least_heat_wh, offer_sun, truthful
 
 _STEP_S = 3600
 _HEARD_WEIGHT = 0.5
@@ -83,7 +83,7 @@ def manager(situation: Situation) -> Offer:
         for part in (0.0, 1.0):
             add_step(steps, tariff, "heat_pump", Side.BID, most_wh / 2, values.heat - part * error)
     if situation.pv is not None:
-        add_step(steps, tariff, "pv", Side.ASK, surplus_wh, situation.pv.price)
+        offer_sun(steps, situation, surplus_wh)
     return Offer(
         firm_import_wh=round(lacking_wh),
         firm_q_var=-round(situation.load_q_var),

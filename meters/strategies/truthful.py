@@ -11,6 +11,13 @@ WEAR = 20_000
 
 _PARTS = 2
 
+_EVEN_CHANCE = 0.5
+_NEVER_SURE = 0.05
+"""The last part of a forecast of the sun, however alike the days were that it was made from."""
+
+_STILL_SOLD = 0.93
+"""Of the export tariff: what is left of it at a bus behind losses, where nothing limits what is exported."""
+
 
 def truthful(situation: Situation) -> Offer:
     """Firm is the forecast load that the own PV leaves, and the heat that comfort cannot wait for; surplus,
@@ -21,7 +28,7 @@ def truthful(situation: Situation) -> Offer:
     load_wh = situation.load_wh + least_heat_wh(situation)
     own_wh = min(load_wh, situation.pv_wh)  # it never leaves the house, and pays no fee
     if situation.pv is not None:
-        add_step(steps, tariff, "pv", Side.ASK, situation.pv_wh - own_wh, situation.pv.price)
+        offer_sun(steps, situation, situation.pv_wh - own_wh)
     if situation.battery is not None:
         _offer_battery(steps, situation.battery, situation.hours, tariff)
     if situation.ev is not None:
@@ -33,6 +40,28 @@ def truthful(situation: Situation) -> Offer:
         firm_q_var=-round(situation.load_q_var),
         steps=tuple(steps),
     )
+
+
+def offer_sun(steps: list[OfferedStep], situation: Situation, surplus_wh: float) -> None:
+    """Asks for ``surplus_wh`` of the forecast sun, the surest part first.
+
+    A promise that fails is bought at the import tariff: each part asks what that costs with the chance that
+    it fails, beside what producing costs. Nothing asks more than what the retailer takes it for, except
+    behind a limit: there, the last parts are left out, and the inverter holds the award. So the feeder's
+    limits are checked on all that is expected to flow, and the doubtful Wh are the first to be curtailed.
+    """
+    tariff, pv = situation.tariff, situation.pv
+    assert pv is not None
+    own_wh = situation.pv_wh - surplus_wh
+    dearest = max(_STILL_SOLD * tariff.export_price, pv.price)
+    surest_wh = (1 - _NEVER_SURE) * situation.pv_wh
+    low = [(chance, min(energy_wh, surest_wh)) for chance, energy_wh in situation.pv_low]
+    offered_wh = before = 0.0
+    for chance, energy_wh in [*low, (_EVEN_CHANCE, situation.pv_wh)]:
+        part_wh = max(0.0, energy_wh - own_wh - offered_wh)
+        fails = (before + chance) / 2 * max(tariff.import_price, 0) if low else 0.0
+        add_step(steps, tariff, "pv", Side.ASK, part_wh, min(pv.price + fails, dearest))
+        offered_wh, before = offered_wh + part_wh, chance
 
 
 def _offer_battery(steps: list[OfferedStep], now: BatteryNow, hours: float, tariff: Tariff) -> None:
@@ -59,7 +88,8 @@ def _offer_battery(steps: list[OfferedStep], now: BatteryNow, hours: float, tari
 
 
 def _offer_ev(steps: list[OfferedStep], now: EvNow, hours: float, tariff: Tariff) -> None:
-    """What cannot wait bids the cap; the rest bids the owner's price, rising to the cap with urgency.
+    """What cannot wait bids the cap. While there is time, the rest bids no more than the retailer will take
+    later; with urgency that rises to the owner's price, and to the cap.
 
     Half of the rest is patient: it bids the tariffs' middle as long as there is time.
     """
@@ -67,7 +97,8 @@ def _offer_ev(steps: list[OfferedStep], now: EvNow, hours: float, tariff: Tariff
     later_wh = (now.intervals_left - 1) * now.ev.power_w * hours
     must_wh = min(now_wh, max(0.0, now.remaining_wh - later_wh))
     urgency = min(1.0, now.remaining_wh / (now.intervals_left * now.ev.power_w * hours))
-    eager = now.ev.price + (tariff.cap - now.ev.price) * urgency**3
+    later = min(now.ev.price, tariff.import_price)
+    eager = later + (now.ev.price - later) * urgency + (tariff.cap - now.ev.price) * urgency**3
     middle = (tariff.import_price + tariff.export_price) / 2
     patient = middle + (eager - middle) * urgency
     add_step(steps, tariff, "ev", Side.BID, must_wh, tariff.cap)

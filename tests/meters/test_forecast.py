@@ -47,8 +47,9 @@ def sun(clearness: Floats) -> Floats:
 def test_a_day_that_repeats_itself_is_foreseen(kind: str, ahead: int, per_day: int) -> None:
     day = np.random.default_rng(1).uniform(100, 900, per_day)
     history = np.tile(day, HISTORY_DAYS)
-    for forecast in FORECASTS[kind]:
-        assert forecast(history, ahead, per_day) == pytest.approx(day[ahead - 1])
+    load, sun_of = FORECASTS[kind]
+    assert load(history, ahead, per_day) == pytest.approx(day[ahead - 1])
+    assert sun_of(history, ahead, per_day, (0.1, 0.5)) == pytest.approx([day[ahead - 1]] * 2)
 
 
 @settings(deadline=None)
@@ -61,7 +62,7 @@ def test_a_load_forecast_is_something_that_was_there(history: Floats) -> None:
 @given(histories)
 def test_solar_power_stays_between_nothing_and_a_little_above_the_best_days(history: Floats) -> None:
     best = history.reshape(HISTORY_DAYS, PER_DAY)[:, AHEAD - 1].max()
-    assert 0 <= clear_sky(history, AHEAD, PER_DAY) <= 1.3 * best
+    assert 0 <= clear_sky(history, AHEAD, PER_DAY)[0] <= 1.3 * best
 
 
 def test_a_switch_that_goes_on_and_off_is_foreseen_by_its_rhythm() -> None:
@@ -80,14 +81,14 @@ def test_a_cloud_of_today_is_not_expected_of_yesterday() -> None:
     clearness[-8:] = 0.3
     cloudy, clear = sun(clearness), sun(np.ones(LENGTH))
     assert clear_sky(cloudy, AHEAD, PER_DAY) == pytest.approx(
-        0.3 * clear_sky(clear, AHEAD, PER_DAY), rel=0.02
+        [0.3 * clear_sky(clear, AHEAD, PER_DAY)[0]], rel=0.02
     )
 
 
 def test_at_night_the_sun_does_not_shine() -> None:
     midnight = np.roll(sun(np.ones(LENGTH)), PER_DAY // 2)
-    assert clear_sky(midnight, AHEAD, PER_DAY) == 0
-    assert clear_sky(np.zeros(LENGTH), AHEAD, PER_DAY) == 0
+    assert clear_sky(midnight, AHEAD, PER_DAY) == [0]
+    assert clear_sky(np.zeros(LENGTH), AHEAD, PER_DAY) == [0]
     assert analogues(np.zeros(LENGTH), AHEAD, PER_DAY) == 0
 
 
@@ -154,5 +155,20 @@ def test_on_real_profiles_the_forecasts_beat_the_naive_ones() -> None:
     assert errors_w(loads, analogues) < 0.75 * errors_w(loads, seasonal)
     assert errors_w(loads, analogues) < 0.9 * errors_w(loads, persistence)
     modules = [household.modules_w for household in village if household.pv]
-    assert errors_w(modules, clear_sky) < 0.75 * errors_w(modules, seasonal)
-    assert errors_w(modules, clear_sky) < 0.75 * errors_w(modules, persistence)
+    clear_sky_w = errors_w(modules, lambda *what: clear_sky(*what)[0])
+    assert clear_sky_w < 0.75 * errors_w(modules, seasonal)
+    assert clear_sky_w < 0.75 * errors_w(modules, persistence)
+
+
+def test_less_sun_than_a_quantile_comes_about_as_often_as_it_says() -> None:
+    village = households(year_profiles("simbench:1-LV-rural1--2-sw"), HouseholdSettings(), 1)
+    chances, missed, seen = (0.1, 0.25, 0.5), np.zeros(3), 0
+    for home in [home for home in village if home.pv][:3]:
+        for month, day in ((3, 20), (4, 25), (6, 10), (7, 14), (10, 5)):
+            noon = int(datetime(2016, month, day, 11, tzinfo=UTC).timestamp())
+            for now in range(noon - 4 * 3600, noon + 4 * 3600, SECONDS):
+                low = clear_sky(home.modules_w.past(now, LENGTH, SECONDS), AHEAD, PER_DAY, chances)
+                assert low == sorted(low)
+                missed += home.modules_w.mean(now + SECONDS, SECONDS) < np.array(low)
+                seen += 1
+    assert missed / seen == pytest.approx(chances, abs=0.15)

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from market.messages.models import STEPS_MAX, Side, Tariff
+from meters.household.devices import Ev
 from meters.household.life import State, at_hand_wh, first_state, live, situation
 from meters.household.settings import HouseholdSettings
 from meters.household.sites import DAY_S, Household, households
 from meters.strategies import load_strategy, strategy_names
 from meters.strategies.adaptive import adaptive
-from meters.strategies.interface import Offer, OfferedStep, Plan, Situation
+from meters.strategies.interface import EvNow, Offer, OfferedStep, Plan, Situation
 from meters.strategies.manager import manager
 from meters.strategies.truthful import truthful
 from meters.strategies.zero_intelligence import zero_intelligence
@@ -111,6 +112,40 @@ def test_the_same_day_again_is_the_same_day() -> None:
         assert lived(name, HOMES[0], NOON, 40, 150_000) == lived(name, HOMES[0], NOON, 40, 150_000)
 
 
+# Truthful
+
+
+def test_the_sun_is_offered_as_sure_as_it_is() -> None:
+    """The surest part at its cost and the little risk, the rest up to what the retailer takes it for."""
+    home = replace(HOMES[0], battery=None, ev=None, heat_pump=None)
+    now = replace(known(home, first_state(home, NOON)), load_wh=200.0, pv_wh=1000.0)
+    assert home.pv is not None
+    spread = truthful(replace(now, pv_low=((0.1, 600.0), (0.25, 900.0)))).steps
+    assert [step.energy_wh for step in spread] == [400, 300, 100]
+    cost, dearest = home.pv.price, round(0.93 * TARIFF.export_price)
+    assert [step.limit_price for step in spread] == [cost + 15_000, min(cost + 52_500, dearest), dearest]
+    alike = truthful(replace(now, pv_low=((0.1, 1000.0), (0.25, 1000.0)))).steps
+    assert [step.energy_wh for step in alike] == [750, 50], "no forecast is sure to the last Wh"
+    unknown = truthful(replace(now, pv_low=())).steps
+    assert [(step.energy_wh, step.limit_price) for step in unknown] == [(800, cost)]
+    dark = truthful(replace(now, load_wh=2000.0, pv_low=((0.1, 600.0), (0.25, 900.0))))
+    assert dark.steps == ()
+
+
+def test_a_car_with_time_pays_no_more_than_the_retailer_will_take_later() -> None:
+    home = replace(HOMES[0], battery=None, heat_pump=None, pv=None)
+    now = known(home, first_state(home, NOON))
+    charger = Ev(power_w=11_000, price=400_000)
+    bids = [
+        max(s.limit_price for s in truthful(replace(now, ev=EvNow(charger, 20_000.0, left))).steps)
+        for left in (96, 48, 16, 9, 7)
+    ]
+    assert bids == sorted(bids)
+    assert TARIFF.import_price <= bids[0] < 1.05 * TARIFF.import_price
+    assert charger.price < bids[3]
+    assert bids[4] == TARIFF.cap
+
+
 # Zero intelligence
 
 
@@ -145,17 +180,15 @@ def test_zero_intelligence_draws_evenly_and_anew_for_each_household_and_interval
 # Adaptive
 
 
-def asked(offers: list[Offer]) -> list[int]:
-    return [s.limit_price for offer in offers for s in offer.steps if s.device == "pv"]
-
-
 def test_an_adaptive_seller_learns_to_ask_what_the_market_pays() -> None:
     home = replace(HOMES[0], battery=None, ev=None, heat_pump=None)
-    value = home.pv.price if home.pv else 0
-    asks = asked(lived("adaptive", home, NOON - 5 * 3600, 36, 120_000)[1])
+    value = truthful(known(home, first_state(home, NOON))).steps[0].limit_price
+    _, offers = lived("adaptive", home, NOON - 3 * 3600, 28, 120_000)
+    asks = [offer.steps[0].limit_price for offer in offers]
     assert asks[0] < 1.2 * value
     assert np.mean(asks[-8:]) == pytest.approx(120_000, rel=0.15)
     assert min(asks) >= value, "never below its own value"
+    assert {step.limit_price for step in offers[-1].steps} == {asks[-1]}, "nor dearer than what it learnt"
 
 
 def test_an_adaptive_seller_that_was_left_out_asks_less() -> None:
