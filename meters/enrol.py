@@ -21,7 +21,7 @@ from meters.certificates import Authority, Period
 from meters.configuration import Part, parsed_json, read_text
 from meters.identity import SECRET_BYTES, read_key, signed_binding, write_key
 from meters.mqtt import Tls
-from meters.secure_broker import SALT
+from meters.secure_broker import SALT, read_salt
 
 KEY = "meter.key"
 REGISTRY_ENTRY = "registry.json"
@@ -70,13 +70,7 @@ def enrol(folder: Path, authority_folder: Path, what: Enrolment, period: Period)
 
     The binding has to be brought before the certificate ends. Raises :class:`InputError`.
     """
-    authority = Authority(authority_folder)
-    try:
-        salt = (authority_folder / SALT).read_bytes()
-    except OSError as error:
-        raise InputError.single(
-            str(authority_folder / SALT), "", error.strerror, "so it cannot be read"
-        ) from None
+    authority, salt = Authority(authority_folder), read_salt(authority_folder / SALT)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / KEY).exists():
         write_key(folder / KEY, _new_secret())

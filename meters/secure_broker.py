@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from grid.errors import InputError
 from meters.certificates import Authority, Period
 from meters.identity import write_private
 from meters.mqtt import Tls
@@ -111,6 +112,14 @@ def write(folder: Path, feeder: str, hosts: Sequence[str], address: str, port: i
     conf = folder / "mosquitto.conf"
     conf.write_text(_CONF.format(folder=folder, port=port, address=address, user=getpass.getuser()))
     return conf
+
+
+def read_salt(path: Path) -> bytes:
+    """What connection points are hashed with in the chain's registry. Raises :class:`InputError`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError.single(str(path), "", error.strerror, "so it cannot be read") from None
 
 
 def market_tls(folder: Path) -> Tls:
