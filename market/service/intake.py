@@ -112,6 +112,12 @@ class Intake:
             with self._store.transaction() as tx:
                 presence.keep(tx, self._clock.now(), statuses, forged)
 
+    def note_absent(self) -> None:
+        """Raises an alarm for members who have been offline for longer than two intervals."""
+        now = self._clock.now()
+        with self._store.transaction() as tx:
+            presence.raise_absent(tx, now, 2 * self._settings.seconds, members_at(self._members, now))
+
     def refused(self, refusal: Refusal) -> Answer:
         """The answer to what could not even be judged."""
         return Answer(

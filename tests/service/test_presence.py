@@ -10,7 +10,7 @@ from market.service.clock import SimulatedClock
 from market.service.cover import Cover
 from market.service.intake import Intake
 from market.service.parse import Refusal, hear, hear_status, topic_of
-from market.service.store import Store, inputs
+from market.service.store import Store, alarms, inputs
 from tests.service.scene import DOMAIN, FEEDER_ID, MEMBERS, START, settings, signer
 
 BY_METER = {member.meter: member for member in MEMBERS}
@@ -66,3 +66,35 @@ def test_the_last_status_counts_and_forgeries_add_up(tmp_path: Path) -> None:
                 "SELECT meter, online, software, heard_at, forged, forged_at FROM meter_presence"
             ).all()
     assert [tuple(row) for row in rows] == [(ONE, 0, "some meter 1", START, 2, START)]
+
+
+def test_who_stays_offline_is_an_alarm_until_it_is_back(tmp_path: Path) -> None:
+    """Two intervals of patience; a will that is told again, as retained ones are, does not begin anew."""
+    of, clock = settings(1), SimulatedClock(START)
+    with Store(tmp_path / "market.sqlite", of.identity()) as store:
+        with store.transaction() as tx:
+            inputs.register(tx, of, MEMBERS)
+        intake = Intake(of, BY_METER, store, clock, Cover(of, BY_METER))
+
+        def say(meter: str, online: bool) -> None:
+            intake.note([Status.model_validate_json(status(meter, online=online))], [])
+
+        def alarmed() -> list[tuple[str, str, int, int]]:
+            intake.note_absent()
+            with store.reading() as connection:
+                return [(one.kind, one.subject, one.first_at, one.count) for one in alarms.alarms(connection)]
+
+        say(ONE, False)
+        say(OTHER, False)
+        clock.advance_to(START + of.seconds)
+        say(ONE, False)
+        say(OTHER, True)
+        clock.advance_to(START + 2 * of.seconds)
+        assert alarmed() == []
+        clock.advance_to(START + 2 * of.seconds + 1)
+        expected = [("offline", ONE, START + 2 * of.seconds + 1, 1)]
+        assert alarmed() == expected
+        clock.advance_to(START + 4 * of.seconds)
+        assert alarmed() == expected, "one absence, one alarm"
+        say(ONE, True)
+        assert alarmed() == []

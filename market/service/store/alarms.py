@@ -15,7 +15,18 @@ from market.service.store import notices, schema
 EVIDENCE_MAX = 200
 """Messages kept of one meter."""
 
-AlarmKind = Literal["contradiction", "flood", "reading", "solver", "chain", "clock", "balance", "network"]
+AlarmKind = Literal[
+    "contradiction",
+    "flood",
+    "reading",
+    "solver",
+    "chain",
+    "clock",
+    "balance",
+    "network",
+    "registry",
+    "offline",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,11 @@ def raise_alarm(tx: Connection, at: int, kind: AlarmKind, subject: str, detail: 
         (kind, subject, at, at, count, detail),
     )
     notices.tell(tx, at, kind, subject, detail)
+
+
+def clear(tx: Connection, kind: AlarmKind, subject: str) -> None:
+    """What it told of is over."""
+    tx.exec_driver_sql("DELETE FROM alarm WHERE kind = ? AND subject = ?", (kind, subject))
 
 
 def alarms(connection: Connection) -> list[Alarm]:
