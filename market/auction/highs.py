@@ -87,12 +87,12 @@ class Highs:
         if status == highspy.HighsStatus.kError:
             raise SolverError("HiGHS refused the linear program")
         end = self._run()
-        for option, value, usual in _LONG_WAYS:
+        for option, other, usual in _LONG_WAYS:
             if end in _CERTAIN:
                 break
             # A basis gone bad, or tolerances that clash: once more from scratch, the long way.
             self._solver.clearSolver()
-            self._solver.setOptionValue(option, value)
+            self._solver.setOptionValue(option, other)
             end = self._run()
             self._solver.setOptionValue(option, usual)
         if end == highspy.HighsModelStatus.kInfeasible:
