@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, func, insert, select
 
-from market.accounts.ledger import NEUR_PER_UEUR, ROUNDING, Kind, Posting
+from market.accounts.ledger import MARKET_ACCOUNTS, NEUR_PER_UEUR, ROUNDING, Kind, Posting, household
 from market.messages.signing import feeder_hash
 from market.service.ports import OnChain
-from market.service.store import intervals, money, schema
+from market.service.store import intervals, membership, money, schema
 
 Gap = tuple[int, int]
 """Registers were lost between these times, both on the market's clock."""
@@ -88,12 +88,14 @@ def settled_until(connection: Connection, first: int) -> int | None:
 
 
 def accounts_by_address(connection: Connection) -> dict[str, str]:
-    """One account of each wallet: by name the first, the market's own after households."""
+    """One account of each wallet that there was: by name the first, the market's own after households."""
     table = schema.account
-    rows = connection.execute(select(table.c.address, table.c.account)).all()
+    of = [tuple(row) for row in connection.execute(select(table.c.address, table.c.account))]
+    joined = (change.member for change in membership.changes(connection))
+    of += [(member.owner, household(member.meter)) for member in joined if member is not None]
     found: dict[str, str] = {}
     for address, account in sorted(
-        rows, key=lambda row: (not row.account.startswith("household:"), row.account == ROUNDING, row.account)
+        of, key=lambda one: (one[1] in MARKET_ACCOUNTS, one[1] == ROUNDING, one[1])
     ):
         found.setdefault(address, account)
     return found

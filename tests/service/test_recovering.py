@@ -1,0 +1,54 @@
+"""What a lost database's batches paid: until when, and what its ledger comes to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from market.accounts.ledger import ROUNDING, Kind, chain_positions
+from market.service.ports import OnChain
+from market.service.recovering import RecoveringError, _paid_until
+from market.service.store.recovery import _missing
+from tests.service.scene import SECONDS, START, settings
+
+ACCOUNTS = ("household:a", "household:b", "household:c", "imbalance", "network", "retailer")
+MONEY = st.integers(-(10**9), 10**9)
+
+
+def ledger(amounts: list[int]) -> dict[str, int]:
+    return dict(zip(ACCOUNTS, [*amounts, -sum(amounts)], strict=True))
+
+
+@given(known=st.lists(MONEY, min_size=5, max_size=5), lost=st.lists(MONEY, min_size=5, max_size=5))
+def test_the_ledger_comes_to_what_the_chain_paid_to_the_unit(known: list[int], lost: list[int]) -> None:
+    """Whatever was in the ledger that was lost, of which the chain has the floors."""
+    settled = chain_positions(ledger(lost), {})
+    before = ledger(known)
+    postings = _missing(before, settled)
+    assert {posting.kind for posting in postings} <= {Kind.RECOVERED}
+    assert sum(posting.amount_neur for posting in postings) == 0
+    after = before | {p.account: before[p.account] + p.amount_neur for p in postings}
+    assert all(after[name] // 1000 == settled.get(name, 0) for name in ACCOUNTS if name != ROUNDING)
+    assert chain_positions(after, settled) == {}, "nothing more is to be paid"
+
+
+@pytest.mark.parametrize("every", ["interval", "hour"])
+def test_number_and_time_of_the_lost_batches_must_tell_the_same(every: Any) -> None:
+    of = settings(None, settle_every=every)
+    each, known_until = of.settled_every_s, START + 2 * of.settled_every_s
+
+    def paid_until(count: int, at: int, told: int | None = None) -> int:
+        lost = [OnChain(number, b"", {}, "", 0, at) for number in range(count)]
+        return _paid_until(of, lost, known_until, told)
+
+    assert paid_until(3, known_until + 3 * each + 40) == known_until + 3 * each
+    for count, at in ((3, known_until + 3 * each + 20), (3, known_until + 4 * each + 40)):
+        with pytest.raises(RecoveringError, match="--paid-until"):
+            paid_until(count, at)
+        told = known_until + 3 * SECONDS
+        assert paid_until(count, at, told) == told
+    with pytest.raises(RecoveringError, match="boundary"):
+        paid_until(1, known_until, known_until - SECONDS)
