@@ -11,10 +11,11 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from eth_hash.auto import keccak
+from pydantic import Field
 
-from grid.errors import InputError
 from market.messages.models import Address, Bytes32, Signature, UnixTime
 from market.messages.signing import Binding, Domain, Signer
 from meters.certificates import Authority, Period
@@ -25,6 +26,7 @@ from meters.secure_broker import SALT, read_salt
 
 KEY = "meter.key"
 REGISTRY_ENTRY = "registry.json"
+TERMS = "terms.json"
 
 
 class RegistryEntry(Part):
@@ -44,6 +46,14 @@ class RegistryEntry(Part):
         return Binding(self.meter, self.owner, point, self.nonce, self.deadline)
 
 
+class Terms(Part):
+    """What the market has on record of a meter's connection: ``fuse_w`` is the most that it may order each
+    way.
+    """
+
+    fuse_w: Annotated[int, Field(gt=0)]
+
+
 class Release(Part):
     """An owner's word that ``meter`` takes the place of ``broken``, as the registry on the chain takes it."""
 
@@ -56,17 +66,18 @@ class Release(Part):
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What a meter is told: its market's ``domain``, its ``owner``'s wallet, where it stands."""
+    """What a meter is told: its market's ``domain``, its ``owner``'s wallet, where it stands, its fuse."""
 
     domain: Domain
     owner: str
     connection_point: str
     nonce: int
     """0, or how many bindings this key has used up."""
+    fuse_w: int
 
 
 def enrol(folder: Path, authority_folder: Path, what: Enrolment, period: Period) -> RegistryEntry:
-    """Writes key, certificate and registry entry into ``folder``; a key that is there is used again.
+    """Writes key, certificate, terms and registry entry into ``folder``; a key that is there is used again.
 
     The binding has to be brought before the certificate ends. Raises :class:`InputError`.
     """
@@ -96,7 +107,14 @@ def enrol(folder: Path, authority_folder: Path, what: Enrolment, period: Period)
         registry=what.domain.verifying_contract,
     )
     (folder / REGISTRY_ENTRY).write_text(json.dumps(entry.model_dump(), indent=2) + "\n")
+    (folder / TERMS).write_text(json.dumps(Terms(fuse_w=what.fuse_w).model_dump(), indent=2) + "\n")
     return entry
+
+
+def read_terms(folder: Path) -> Terms | None:
+    """What an enrolled meter was told; None for one that was enrolled without. Raises :class:`InputError`."""
+    path = folder / TERMS
+    return parsed_json(str(path), Terms, read_text(path)) if path.exists() else None
 
 
 def read_entry(path: Path) -> RegistryEntry:

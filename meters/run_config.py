@@ -16,7 +16,7 @@ from market.messages.signing import Domain, Signer
 from meters.agent import MarketPlace
 from meters.certificates import client_certificate
 from meters.configuration import Part, field_path, parsed, read_toml
-from meters.enrol import KEY, meter_tls
+from meters.enrol import KEY, TERMS, meter_tls, read_terms
 from meters.identity import check_private, read_key
 from meters.mqtt import Tls
 from meters.source import SOURCES, SourceSettings
@@ -171,6 +171,13 @@ def _meter(path: Path, index: int, meter: MeterConfig, folder: Path, *, tls: boo
         except ValueError as error:
             raise InputError.single(str(path), f"{place}.strategy", meter.strategy, str(error)) from None
     source = _source(path, index, _named(meter.source, folder.name))
+    terms = read_terms(folder)
+    if terms is not None and source.fuse_w > terms.fuse_w:
+        reason = (
+            f"is {source.fuse_w} W on {source.phases} phases, more than the {terms.fuse_w} W that the market"
+            f" has on record ({folder / TERMS}): it would refuse what is ordered beyond"
+        )
+        raise InputError.single(str(path), f"{place}.source.fuse_a", source.fuse_a, reason)
     return MeterSetup(folder.name, place, signer, files, strategy, source)
 
 

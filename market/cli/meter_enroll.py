@@ -23,6 +23,13 @@ _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 @click.option("--chain-id", required=True, type=click.IntRange(min=0), help="Chain of the meter registry.")
 @click.option("--registry", required=True, help="Address of the meter registry.")
 @click.option(
+    "--fuse-w",
+    default=43_500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The main fuse that the market has on record (members.csv, member join), W.",
+)
+@click.option(
     "--authority",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
@@ -42,6 +49,7 @@ def enroll(
     connection_point: str,
     chain_id: int,
     registry: str,
+    fuse_w: int,
     authority: Path,
     out: Path,
     days: int,
@@ -56,7 +64,8 @@ def enroll(
     for name, address in addresses.items():
         if _ADDRESS.fullmatch(address) is None:
             raise InputError.single(f"--{name}", "", address, "is no address of 0x and 40 hexadecimal digits")
-    what = Enrolment(Domain(chain_id, addresses["registry"]), addresses["owner"], connection_point, nonce)
+    domain = Domain(chain_id, addresses["registry"])
+    what = Enrolment(domain, addresses["owner"], connection_point, nonce, fuse_w)
     entry = enrol(out, authority, what, Period(dt.datetime.now(dt.UTC), days))
     say(f"key and certificate are in {out}; {out / REGISTRY_ENTRY} is for the market's registrar")
     click.echo(entry.meter)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from contracts.registry import SignedBinding
 from market.cli.main import cli
-from meters.enrol import read_entry
+from meters.enrol import Terms, read_entry, read_terms
 from meters.identity import read_key
 
 FEEDER = "four-loads"
@@ -30,6 +30,7 @@ def test_an_enrolled_meter_is_bound_to_its_owner_and_only_its_folder_holds_the_k
         *("meter", "enroll", "--owner", stand.address("rich"), "--connection-point", "load:7"),
         *("--chain-id", stand.domain.chain_id, "--registry", stand.domain.verifying_contract),
         *("--authority", tmp_path / "authority", "--out", tmp_path / "meter", "--days", 36500),
+        *("--fuse-w", 24_000),
     )
     private = [
         "meter/meter.key",
@@ -45,6 +46,7 @@ def test_an_enrolled_meter_is_bound_to_its_owner_and_only_its_folder_holds_the_k
     entry = read_entry(tmp_path / "meter" / "registry.json")
     assert "load:7" not in (tmp_path / "meter" / "registry.json").read_text()
     assert entry.deadline > dt.datetime.now(dt.UTC).timestamp()
+    assert read_terms(tmp_path / "meter") == Terms(fuse_w=24_000)
     signed = SignedBinding(entry.binding(), entry.signature)
     stand.contracts.registry.register(stand.sender(stand.operator), "enrolled", [signed])
     bound = stand.contracts.registry.meter(meter)

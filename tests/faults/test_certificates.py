@@ -89,7 +89,7 @@ def enrolled(folder: Path, index: int) -> None:
     secret = keccak(b"test of the service" + f"meter:load:{index}".encode())
     folder.joinpath(f"meter{index}").mkdir()
     write_key(folder / f"meter{index}" / "meter.key", secret)
-    what = Enrolment(DOMAIN, MEMBERS[index].owner, f"load:{index}", 0)
+    what = Enrolment(DOMAIN, MEMBERS[index].owner, f"load:{index}", 0, 43_500)
     enrol(folder / f"meter{index}", folder / AUTHORITY, what, Period(NOW, 1))
 
 

@@ -368,6 +368,21 @@ def test_a_key_that_others_can_read_and_a_meter_named_twice_are_refused(tmp_path
         read_setup(written(tmp_path))
 
 
+def test_a_fuse_beyond_the_one_on_the_markets_record_is_refused(tmp_path: Path) -> None:
+    """The market would refuse such orders; a smaller fuse is the meter's own business."""
+    path = written(tmp_path)
+    for terms in ('{"fuse_w": 43470}', '{"fuse_w": 60000}'):
+        (tmp_path / "meters" / "1" / "terms.json").write_text(terms)
+        assert len(read_setup(path).meters) == 2
+    (tmp_path / "meters" / "1" / "terms.json").write_text('{"fuse_w": 24000}')
+    with pytest.raises(InputError) as caught:
+        read_setup(path)
+    assert str(caught.value).startswith(
+        f"{path}: meters[0].source.fuse_a: 63 is 43470 W on 3 phases, more than the 24000 W"
+    )
+    assert str(tmp_path / "meters" / "1" / "terms.json") in str(caught.value)
+
+
 async def test_a_load_that_the_feeder_does_not_have_is_named(tmp_path: Path) -> None:
     setup = setup_of(tmp_path, 1, [home("load:999")])
     with pytest.raises(InputError, match="load: 'load:999' is not on this feeder"):
