@@ -67,7 +67,8 @@ class Deployment(BaseModel):
 
 class EscrowTerms(BaseModel):
     """What an escrow is made with; amounts are µEUR. ``guarantee_max`` is what shortfalls may draw from the
-    guarantee in one window.
+    guarantee in one window, ``recovery_delay_s`` how long an owner can veto a successor that somebody else
+    announced.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
@@ -80,6 +81,7 @@ class EscrowTerms(BaseModel):
     guarantee_max: Annotated[int, Field(ge=0, le=UINT56_MAX)]
     window_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 86400
     admin_delay_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 7 * 86400
+    recovery_delay_s: Annotated[int, Field(gt=0, le=UINT32_MAX)] = 7 * 86400
 
     @model_validator(mode="after")
     def _members_can_leave_before_a_change(self) -> Self:
@@ -112,7 +114,6 @@ def deploy(
 
     operator = sender.address
     timelock, first_block = create("MarketTimelock", terms.admin_delay_s, operator)
-    registry, _ = create("MeterRegistry", timelock, operator)
     if stablecoin is None:
         stablecoin, _ = create("DemoEuro", operator)
     escrow, _ = create(
@@ -120,7 +121,7 @@ def deploy(
         terms.name,
         terms.symbol,
         stablecoin,
-        terms.withdrawal_delay_s,
+        (terms.withdrawal_delay_s, terms.recovery_delay_s),
         timelock,
         settler,
         operator,
@@ -129,6 +130,7 @@ def deploy(
         terms.guarantee_max,
         terms.window_s,
     )
+    registry, _ = create("MeterRegistry", timelock, operator, escrow)
     deployment = Deployment(
         chain_id=chain.chain_id,
         stablecoin=stablecoin,

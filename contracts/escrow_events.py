@@ -20,6 +20,8 @@ _DEPOSITED = keccak(b"Deposited(address,address,uint256)")
 _ANNOUNCED = keccak(b"WithdrawalAnnounced(address,uint256,uint256,uint256)")
 _COVERED = keccak(b"ShortfallCovered(address,uint256,uint256,uint256)")
 _REPAID = keccak(b"DebtRepaid(address,uint256,uint256)")
+_FOLLOWED = keccak(b"Followed(address,address,uint256,uint256,uint256)")
+_DRAWN = keccak(b"SuccessorDrawn(address,address,uint256)")
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class Movements:
 
     ``credit_ueur`` is what that made of their credit; ``equity_ueur`` leaves out what the guarantee lent
     them, and ``lost_ueur`` (≤ 0) is the part of it that they took out. ``short`` are those that once owed
-    more than their credit.
+    more than their credit. ``successors`` are the wallets that took others' places, by those: what equity
+    an account had is its successor's.
     """
 
     credit_ueur: Counter[str] = field(default_factory=Counter)
     equity_ueur: Counter[str] = field(default_factory=Counter)
     lost_ueur: Counter[str] = field(default_factory=Counter)
     short: set[str] = field(default_factory=set)
+    successors: dict[str, str] = field(default_factory=dict)
 
     def deposited(self, account: str, words: Sequence[int]) -> None:
         self.credit_ueur[account] += words[0]
@@ -78,18 +82,33 @@ class Movements:
     def repaid(self, account: str, words: Sequence[int]) -> None:
         self.credit_ueur[account] -= words[0]
 
+    def followed(self, account: str, successor: str, words: Sequence[int]) -> None:
+        credit, pending, debt = words
+        self.credit_ueur[account] -= credit
+        self.credit_ueur[successor] += credit
+        self.successors[account] = successor
+        if pending:
+            self.lost_ueur[successor] += 0  # it has a withdrawal, of what the other one took out
+        if debt:
+            self.short.add(successor)
+
+    def drawn(self, account: str, successor: str, words: Sequence[int]) -> None:
+        self.credit_ueur[successor] -= words[0]
+        self.credit_ueur[account] += words[0]
+
     def add(self, later: Movements) -> None:
         # Counter.update adds, and keeps what is below zero.
         self.credit_ueur.update(later.credit_ueur)
         self.equity_ueur.update(later.equity_ueur)
         self.lost_ueur.update(later.lost_ueur)
         self.short |= later.short
+        self.successors |= later.successors
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One ``Transfer`` event of the credit. In a settlement one side is always the escrow, as clearing
-    account.
+    """One ``Transfer`` event of the credit. In a settlement one side is the escrow, as clearing account,
+    unless a successor pays for the wallet before it.
     """
 
     block: int
@@ -160,6 +179,16 @@ def movements(chain: Chain, escrow: str, from_block: int, to_block: int) -> Move
         (_REPAID, found.repaid),
     ):
         for log in chain.logs(escrow, [name], from_block, to_block):
-            words = [int.from_bytes(log.data[at : at + 32], "big") for at in range(0, len(log.data), 32)]
-            apply("0x" + log.topics[-1][12:].hex(), words)
+            apply(_account(log.topics[-1]), _words(log.data))
+    for name, move in ((_FOLLOWED, found.followed), (_DRAWN, found.drawn)):
+        for log in chain.logs(escrow, [name], from_block, to_block):
+            move(_account(log.topics[1]), _account(log.topics[2]), _words(log.data))
     return found
+
+
+def _account(topic: bytes) -> str:
+    return "0x" + topic[12:].hex()
+
+
+def _words(data: bytes) -> list[int]:
+    return [int.from_bytes(data[at : at + 32], "big") for at in range(0, len(data), 32)]

@@ -17,6 +17,7 @@ from contracts.chain import TRANSACTION_GAS_MAX, Chain, Receipt
 from contracts.contract import GAS_BASE, Contract, parts_of
 from contracts.deployment import Deployment
 from contracts.escrow_events import Movements, Settled, SettledBatch, Transfer
+from contracts.owners import Owners
 from contracts.permit import Permit, sign_permit
 from contracts.positions import chunks_of, pack_positions
 from contracts.registry import Registry
@@ -63,6 +64,7 @@ class MarketContracts:
         self._stablecoin = Contract(chain, "DemoEuro", deployment.stablecoin)
         self._escrow = Contract(chain, "MarketEscrow", deployment.escrow)
         self.registry = Registry(chain, deployment.registry)
+        self.owners = Owners(chain, deployment)
         self._timelock = Contract(chain, "MarketTimelock", deployment.timelock)
 
     # Money in and out

@@ -6,8 +6,10 @@ be called again after a crash with the same arguments: nothing happens twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from eth_hash.auto import keccak
 
 from contracts.chain import Chain, Receipt
 from contracts.contract import GAS_BASE, NOBODY, Contract, parts_of
@@ -15,6 +17,8 @@ from contracts.replacement import Replacement
 from contracts.sender import Sender
 from market.messages.signing import Binding
 
+_BOUND = keccak(b"MeterBound(address,address,bytes32,uint256)")
+_REVOKED = keccak(b"MeterRevoked(address,address,bytes32)")
 _GAS_BINDING = 140_000
 _GAS_REPLACEMENT = 200_000
 _BINDINGS_MAX = 100  # in one transaction
@@ -91,3 +95,41 @@ class Registry:
     def nonce(self, signer: str) -> int:
         """The nonce that a meter's next binding, or an owner's next replacement, has to have."""
         return self._contract.integer("nonces", signer)
+
+
+class RegisteredMeters:
+    """Every meter that the registry at ``address`` binds, kept up by its events from ``first_block`` on.
+
+    ``final_block`` is the last block that counts as final. Owners are those of the binding: who has their
+    place since is not told here.
+    """
+
+    def __init__(self, chain: Chain, address: str, first_block: int, final_block: Callable[[], int]) -> None:
+        self._chain = chain
+        self._address = address
+        self._next_block = first_block
+        self._final_block = final_block
+        self._final: dict[str, BoundMeter] = {}
+
+    def look(self) -> Mapping[str, BoundMeter]:
+        """As of the newest block."""
+        final = self._final_block()
+        if final >= self._next_block:
+            self._count(self._final, self._next_block, final)
+            self._next_block = final + 1
+        newest = dict(self._final)
+        self._count(newest, self._next_block, self._chain.block_number())
+        return newest
+
+    def _count(self, meters: dict[str, BoundMeter], from_block: int, to_block: int) -> None:
+        logs = [
+            log
+            for event in (_BOUND, _REVOKED)
+            for log in self._chain.logs(self._address, [event], from_block, to_block)
+        ]
+        for log in sorted(logs, key=lambda log: (log.block, log.index)):
+            meter, owner = ("0x" + topic[12:].hex() for topic in log.topics[1:3])
+            if log.topics[0] == _BOUND:
+                meters[meter] = BoundMeter(owner, log.topics[3])
+            else:
+                meters.pop(meter, None)

@@ -145,6 +145,31 @@ abstract contract BackedCredit is ClearedCredit {
         pendingTotal -= taken;
     }
 
+    /// @dev Takes what `account` and `successor` have announced: what is not due waits for the successor. Where both wait,
+    /// the later time counts, so that nothing is free of a shortfall earlier than it was.
+    /// @return pending what waits, µEUR
+    /// @return due what the caller has to pay out to the successor, µEUR
+    function _movePending(address account, address successor) internal returns (uint256 pending, uint256 due) {
+        Withdrawal memory moved = _withdrawals[account];
+        Withdrawal memory own = _withdrawals[successor];
+        delete _withdrawals[account];
+        delete _withdrawals[successor];
+        due = (_isDue(moved) ? moved.amount : 0) + (_isDue(own) ? own.amount : 0);
+        pending = uint256(moved.amount) + own.amount - due;
+        if (pending > 0) {
+            // What is due was due earlier than what is not. The sum is backed by stablecoin, see announceWithdrawal.
+            // forge-lint: disable-next-line(unsafe-typecast)
+            _withdrawals[successor] = Withdrawal(uint128(pending), uint64(Math.max(moved.dueAt, own.dueAt)));
+        }
+    }
+
+    /// @dev Pays `amount` µEUR, which are pending, out to `account`.
+    function _payOut(address account, uint256 amount) internal {
+        pendingTotal -= amount;
+        emit Withdrawn(account, amount);
+        stablecoin.safeTransfer(account, amount);
+    }
+
     /// @dev Makes a deposit credit, before it is paid.
     function _creditDeposit(address payer, address account, uint256 amount) internal virtual {
         _mint(account, amount);
@@ -156,12 +181,6 @@ abstract contract BackedCredit is ClearedCredit {
         require(account != address(this), ClearingAccountRefused());
         _creditDeposit(payer, account, amount);
         stablecoin.safeTransferFrom(payer, address(this), amount);
-    }
-
-    function _payOut(address account, uint256 amount) private {
-        pendingTotal -= amount;
-        emit Withdrawn(account, amount);
-        stablecoin.safeTransfer(account, amount);
     }
 
     function _isDue(Withdrawal memory withdrawal) private view returns (bool) {

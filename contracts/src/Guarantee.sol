@@ -5,23 +5,22 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {BackedCredit} from "./BackedCredit.sol";
+import {FollowingCredit} from "./FollowingCredit.sol";
 
 /// @title The market's guarantee: what stands in for an account that owes more than its credit
 /// @notice A shortfall is drawn from the account's own pending withdrawal, as long as that is not due, then from the
-/// guarantee. What the guarantee gave is the account's debt. Amounts are µEUR.
+/// guarantee. What the guarantee gave is the account's debt. An account that has a successor falls short only where the
+/// successor does, see {FollowingCredit}. Amounts are µEUR.
 ///
 /// Invariants:
 /// - a debt is repaid before anything else: whatever credit the account gets by a deposit, or wants to withdraw, goes
 ///   to the guarantee first, so an account in debt has no pending withdrawal that was announced after the debt;
 /// - `guarantee` + all debts = what was put into the guarantee less what the admin took out of it.
-abstract contract Guarantee is BackedCredit {
+abstract contract Guarantee is FollowingCredit {
     using SafeERC20 for IERC20;
 
     /// @notice What is left of the guarantee, µEUR. It is backed like credit, but it is nobody's credit.
     uint256 public guarantee;
-
-    /// @notice What an account owes to the guarantee, µEUR. Until it is repaid the account is barred from ordering.
-    mapping(address account => uint256) public debtOf;
 
     event GuaranteeDeposited(address indexed payer, uint256 amount, uint256 guarantee);
     event GuaranteeWithdrawn(address indexed receiver, uint256 amount, uint256 guarantee);
@@ -53,10 +52,10 @@ abstract contract Guarantee is BackedCredit {
 
     /// @notice Whether an account has to repay a debt before it may order again.
     function isBarred(address account) external view returns (bool) {
-        return debtOf[account] > 0;
+        return debtOf(account) > 0;
     }
 
-    /// @inheritdoc BackedCredit
+    /// @inheritdoc FollowingCredit
     /// @dev What the caller owes to the guarantee is repaid first.
     function announceWithdrawal(uint256 amount) public virtual override {
         _collectDebt(_msgSender());
@@ -71,17 +70,21 @@ abstract contract Guarantee is BackedCredit {
         stablecoin.safeTransfer(receiver, amount);
     }
 
-    /// @dev Gives `account` the `missing` µEUR of credit that it needs for its debit.
-    function _coverShortfall(address account, uint256 missing) internal {
+    /// @inheritdoc FollowingCredit
+    function _coverShortfall(address account, uint256 missing) internal override {
+        (uint256 debt, bool succeeded) = _party(account);
+        if (succeeded) {
+            _drawSuccessor(account, missing);
+            return;
+        }
         uint256 fromWithdrawal = _drawPending(account, missing);
         uint256 fromGuarantee = missing - fromWithdrawal;
-        uint256 debt = debtOf[account];
         if (fromGuarantee > 0) {
             require(fromGuarantee <= guarantee, GuaranteeExhausted(account, fromGuarantee, guarantee));
             _spendGuarantee(fromGuarantee);
             guarantee -= fromGuarantee;
             debt += fromGuarantee;
-            debtOf[account] = debt;
+            _setParty(account, debt, false);
         }
         _mint(account, missing);
         emit ShortfallCovered(account, fromWithdrawal, fromGuarantee, debt);
@@ -98,13 +101,14 @@ abstract contract Guarantee is BackedCredit {
     /// @dev Reverts where a shortfall may not draw `amount` µEUR from the guarantee now.
     function _spendGuarantee(uint256 amount) internal virtual;
 
-    function _collectDebt(address account) private {
-        uint256 debt = debtOf[account];
+    /// @inheritdoc FollowingCredit
+    function _collectDebt(address account) internal override {
+        (uint256 debt, bool succeeded) = _party(account);
         uint256 amount = Math.min(debt, balanceOf(account));
         if (amount == 0) return;
         _burn(account, amount);
         guarantee += amount;
-        debtOf[account] = debt - amount;
+        _setParty(account, debt - amount, succeeded);
         emit DebtRepaid(account, amount, debt - amount);
     }
 }

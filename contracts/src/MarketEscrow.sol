@@ -5,12 +5,14 @@ import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {BackedCredit} from "./BackedCredit.sol";
 import {Guarantee} from "./Guarantee.sol";
 import {Positions} from "./Positions.sol";
 import {SettlementLimits} from "./SettlementLimits.sol";
+import {Succession} from "./Succession.sol";
 
 /// @title A market's escrow, itself the ERC-20 credit that its members trade with
 /// @notice The settler moves credit by batches of net positions. This contract does not trust it: whatever it sends,
@@ -20,6 +22,7 @@ import {SettlementLimits} from "./SettlementLimits.sol";
 /// - one account that cannot pay does not hold up the others, as long as there is a guarantee, of which a window has
 ///   its share;
 /// - a chunk is applied as a whole or not at all.
+/// Besides by settlement, credit moves to the wallet that takes an owner's place, see {Succession}.
 ///
 /// Each position is one ERC-20 `Transfer` between its account and the clearing account, which is this contract and
 /// holds nothing before and after.
@@ -27,6 +30,13 @@ import {SettlementLimits} from "./SettlementLimits.sol";
 contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, Multicall {
     using BitMaps for BitMaps.BitMap;
     using Positions for bytes;
+
+    struct Delays {
+        /// Seconds; covers gate, netting, finality and late readings.
+        uint64 withdrawal;
+        /// Seconds, see {Succession}.
+        uint64 recovery;
+    }
 
     /// @notice May settle.
     bytes32 public constant SETTLER_ROLE = keccak256("SETTLER_ROLE");
@@ -61,8 +71,7 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
 
     /// @param name of the credit, for wallets
     /// @param symbol of the credit, for wallets
-    /// @param withdrawalDelay_ seconds; covers gate, netting, finality and late readings
-    /// @param admin sets limits and roles and takes back the guarantee: a timelock
+    /// @param admin sets limits and roles and takes back the guarantee, announces successors: a timelock
     /// @param positionDebitMax µEUR, see {SettlementLimits}
     /// @param windowDebitMax µEUR
     /// @param guaranteeMax µEUR of one window, see {SettlementLimits}
@@ -71,7 +80,7 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
         string memory name,
         string memory symbol,
         IERC20Metadata stablecoin_,
-        uint64 withdrawalDelay_,
+        Delays memory delays,
         address admin,
         address settler,
         address pauser,
@@ -79,7 +88,7 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
         uint56 windowDebitMax,
         uint56 guaranteeMax,
         uint32 windowSeconds
-    ) ERC20(name, symbol) BackedCredit(stablecoin_, withdrawalDelay_) {
+    ) ERC20(name, symbol) BackedCredit(stablecoin_, delays.withdrawal) EIP712("Peergrid", "1") Succession(delays.recovery) {
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(SETTLER_ROLE, settler);
         _grantRole(PAUSER_ROLE, pauser);
@@ -129,6 +138,11 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
     /// @notice Pays `amount` µEUR of the guarantee to `receiver`.
     function withdrawGuarantee(address receiver, uint256 amount) external onlyRole(DEFAULT_ADMIN_ROLE) {
         _withdrawGuarantee(receiver, amount);
+    }
+
+    /// @notice Announces that `successor` takes the place of `owner`, who can veto it.
+    function proposeSuccession(address owner, address successor) external onlyRole(DEFAULT_ADMIN_ROLE) {
+        _announce(owner, successor, _msgSender());
     }
 
     /// @notice Stops deposits and settlements; withdrawals go on.

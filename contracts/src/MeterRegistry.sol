@@ -6,6 +6,7 @@ import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {Succession} from "./Succession.sol";
 
 /// @title Which meter stands at which connection point, and whose it is
 /// @notice The meter's own key signs that it belongs to `owner` at `connectionPoint`; the registrar brings the
@@ -14,6 +15,7 @@ import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/Signa
 /// Invariants:
 /// - a meter has at most one connection point and a connection point at most one meter (a bijection);
 /// - a binding is used once: each takes the meter's next nonce, and revocation does not give it back;
+/// - a meter is always the current wallet's that its owner's place was taken by, see {Succession};
 /// - a meter stands in for a broken one only where its owner, the new device and the registrar agree.
 contract MeterRegistry is EIP712, Nonces, AccessControl {
     /// @notice May bring bindings.
@@ -56,6 +58,9 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
         bytes32 connectionPoint;
     }
 
+    /// @notice Says who stands in for an owner.
+    Succession public immutable owners;
+
     mapping(address meter => Meter) private _meters;
 
     /// @notice The meter at a connection point, or zero.
@@ -86,7 +91,8 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
     /// @notice Only the owner of a bound meter revokes it.
     error NotMeterOwner(address meter, address caller);
 
-    constructor(address admin, address registrar) EIP712("Peergrid", "1") {
+    constructor(address admin, address registrar, Succession owners_) EIP712("Peergrid", "1") {
+        owners = owners_;
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
         _grantRole(REGISTRAR_ROLE, registrar);
     }
@@ -101,7 +107,7 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
 
     /// @notice Unbinds the caller's meter and frees its connection point.
     function revoke(address meter) external {
-        Meter memory bound = _meters[meter];
+        Meter memory bound = meterOf(meter);
         require(bound.owner != address(0) && bound.owner == _msgSender(), NotMeterOwner(meter, _msgSender()));
         _unbind(meter, bound);
     }
@@ -117,7 +123,7 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
         bytes calldata deviceSignature
     ) external onlyRole(REGISTRAR_ROLE) {
         address broken = replacement.broken;
-        Meter memory bound = _meters[broken];
+        Meter memory bound = meterOf(broken);
         require(bound.owner != address(0), NotSignedByOwner(broken, address(0)));
         require(block.timestamp <= replacement.deadline, ReplacementExpired(broken, replacement.deadline));
         require(
@@ -140,9 +146,10 @@ contract MeterRegistry is EIP712, Nonces, AccessControl {
         emit MeterReplaced(broken, binding.meter, bound.connectionPoint);
     }
 
-    /// @notice Owner and connection point of a meter; zeros where it is not bound.
-    function meterOf(address meter) external view returns (Meter memory) {
-        return _meters[meter];
+    /// @notice Current owner and connection point of a meter; zeros where it is not bound.
+    function meterOf(address meter) public view returns (Meter memory bound) {
+        bound = _meters[meter];
+        bound.owner = owners.currentWallet(bound.owner);
     }
 
     function _unbind(address meter, Meter memory bound) private {

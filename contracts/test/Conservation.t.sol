@@ -17,7 +17,7 @@ contract ConservationTest {
     function setUp() public {
         euro = new DemoEuro(address(this));
         escrow = new MarketEscrow(
-            "Test", "T", euro, 1 hours, address(this), address(this), address(this), 1e15, 1e15, 1e15, 1 days
+            "Test", "T", euro, MarketEscrow.Delays(1 hours, 1 days), address(this), address(this), address(this), 1e15, 1e15, 1e15, 1 days
         );
         euro.mint(address(this), 1e24);
         euro.approve(address(escrow), 1e24);

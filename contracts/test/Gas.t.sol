@@ -16,7 +16,7 @@ contract Gas {
         vm.warp(1_700_000_000);
         DemoEuro euro = new DemoEuro(address(this));
         escrow = new MarketEscrow(
-            "Test", "T", euro, 1 hours, address(this), address(this), address(this), 1e12, 1e15, 1e12, 1 days
+            "Test", "T", euro, MarketEscrow.Delays(1 hours, 1 days), address(this), address(this), address(this), 1e12, 1e15, 1e12, 1 days
         );
         euro.mint(address(this), 1e24);
         euro.approve(address(escrow), 1e24);

@@ -3,13 +3,17 @@ pragma solidity 0.8.37;
 
 import {DemoEuro} from "../src/DemoEuro.sol";
 import {MarketEscrow} from "../src/MarketEscrow.sol";
+import {Succession} from "../src/Succession.sol";
+import {Words} from "./Words.sol";
 import {vm, within} from "./Vm.sol";
 
 /// @notice Does what members, settler and pauser can do, in any order. Whatever is called must succeed: amounts are
 /// brought into what is allowed, and a refusal would show as a failure.
 contract Members {
     uint64 public constant DELAY = 1 hours;
+    uint64 public constant RECOVERY = 1 days;
     uint256 public constant COUNT = 5;
+    uint256 public constant SUCCESSORS_MAX = 12;
     bytes32 public constant MARKET = keccak256("test");
 
     DemoEuro public immutable euro;
@@ -25,13 +29,21 @@ contract Members {
     /// Chunks that were settled.
     uint256 public settled;
 
+    /// The members by ascending account, then the wallets that took the place of some, in order.
+    address[] public accounts;
+
+    /// The wallet that is a member's now.
+    mapping(uint256 member => address) public walletOf;
+
+    mapping(address account => uint256) private _keys;
+
     constructor() {
         euro = new DemoEuro(address(this));
         escrow = new MarketEscrow(
             "Test",
             "T",
             euro,
-            DELAY,
+            MarketEscrow.Delays(DELAY, RECOVERY),
             address(this),
             address(this),
             address(this),
@@ -42,10 +54,82 @@ contract Members {
         );
         euro.mint(address(this), 1e24);
         euro.approve(address(escrow), 1e24);
+        for (uint256 i = 0; i < COUNT; ++i) {
+            uint256 place = accounts.length;
+            accounts.push(_newAccount());
+            for (; place > 0 && accounts[place - 1] > accounts[place]; --place) {
+                (accounts[place - 1], accounts[place]) = (accounts[place], accounts[place - 1]);
+            }
+        }
+        for (uint256 i = 0; i < COUNT; ++i) {
+            walletOf[i] = accounts[i];
+        }
     }
 
-    function member(uint256 index) public pure returns (address) {
-        return address(uint160(0xA000 + index % COUNT));
+    /// The wallet that a member began with: batches and deposits still name it when another one has its place.
+    function member(uint256 index) public view returns (address) {
+        return accounts[index % COUNT];
+    }
+
+    function count() external view returns (uint256) {
+        return accounts.length;
+    }
+
+    function handOver(uint256 who) external {
+        if (accounts.length == COUNT + SUCCESSORS_MAX) return;
+        address owner = walletOf[who % COUNT];
+        address successor = _newWallet(who);
+        Succession.Word memory word = Words.about(escrow, owner, successor, owner);
+        escrow.handOver(
+            word,
+            Words.sign(escrow, Words.SUCCESSION, _keys[owner], word),
+            Words.sign(escrow, Words.SUCCESSION, _keys[successor], word)
+        );
+        inside -= euro.balanceOf(successor);
+    }
+
+    /// Announced by recovery address or admin, vetoed or accepted.
+    function recover(uint256 who, bool byAdmin, bool vetoed) external {
+        if (accounts.length == COUNT + SUCCESSORS_MAX) return;
+        address owner = walletOf[who % COUNT];
+        address successor = vm.addr(_key(accounts.length + 1));
+        _keys[successor] = _key(accounts.length + 1);
+        if (byAdmin) {
+            escrow.proposeSuccession(owner, successor);
+        } else {
+            address recovery = vm.addr(7);
+            Succession.Word memory name = Words.about(escrow, owner, recovery, owner);
+            escrow.nameRecovery(name, Words.sign(escrow, Words.RECOVERY, _keys[owner], name));
+            Succession.Word memory said = Words.about(escrow, owner, successor, recovery);
+            escrow.announceSuccession(said, Words.sign(escrow, Words.SUCCESSION, 7, said));
+        }
+        if (vetoed) {
+            Succession.Word memory veto = Words.about(escrow, owner, successor, owner);
+            escrow.vetoSuccession(veto, Words.sign(escrow, Words.VETO, _keys[owner], veto));
+        }
+        vm.warp(block.timestamp + RECOVERY);
+        Succession.Word memory word = Words.about(escrow, owner, successor, successor);
+        bytes memory signature = Words.sign(escrow, Words.SUCCESSION, _keys[successor], word);
+        try escrow.acceptSuccession(word, signature) {
+            assert(!vetoed);
+            _newWallet(who);
+            inside -= euro.balanceOf(successor);
+        } catch {
+            assert(vetoed);
+        }
+    }
+
+    function follow(uint256 who) external {
+        address account = accounts[who % accounts.length];
+        bool possible = escrow.currentWallet(account) != account;
+        address successor = escrow.currentWallet(account);
+        uint256 before = euro.balanceOf(successor);
+        try escrow.follow(account) {
+            assert(possible);
+            inside -= euro.balanceOf(successor) - before;
+        } catch {
+            assert(!possible);
+        }
     }
 
     function deposit(uint256 who, uint256 amount) external {
@@ -117,11 +201,11 @@ contract Members {
     }
 
     function collect(uint256 who) external {
-        escrow.collectDebt(member(who));
+        escrow.collectDebt(walletOf[who % COUNT]);
     }
 
     function announce(uint256 who, uint256 amount) external {
-        address account = member(who);
+        address account = walletOf[who % COUNT];
         escrow.collectDebt(account);
         uint256 credit = escrow.balanceOf(account);
         if (credit == 0) return;
@@ -134,7 +218,7 @@ contract Members {
 
     /// Whoever announced is paid when due, paused or not.
     function withdraw(uint256 who) external {
-        address account = member(who);
+        address account = walletOf[who % COUNT];
         MarketEscrow.Withdrawal memory pending = escrow.pendingWithdrawal(account);
         if (pending.amount == 0) return;
         if (block.timestamp < pending.dueAt) vm.warp(pending.dueAt);
@@ -150,6 +234,22 @@ contract Members {
 
     function pass(uint32 time) external {
         vm.warp(block.timestamp + time % 2 days);
+    }
+
+    function _key(uint256 number) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode("wallet", number))) >> 8;
+    }
+
+    function _newAccount() private returns (address account) {
+        uint256 key = _key(accounts.length + 1);
+        account = vm.addr(key);
+        _keys[account] = key;
+    }
+
+    function _newWallet(uint256 who) private returns (address wallet) {
+        wallet = _newAccount();
+        accounts.push(wallet);
+        walletOf[who % COUNT] = wallet;
     }
 }
 
@@ -175,8 +275,8 @@ contract MarketEscrowInvariants {
 
     function invariant_GuaranteeAndDebtsAddUp() external view {
         uint256 debts = 0;
-        for (uint256 i = 0; i < members.COUNT(); ++i) {
-            debts += escrow.debtOf(members.member(i));
+        for (uint256 i = 0; i < members.count(); ++i) {
+            debts += escrow.debtOf(members.accounts(i));
         }
         assert(escrow.guarantee() + debts == members.fund());
     }
@@ -184,12 +284,26 @@ contract MarketEscrowInvariants {
     function invariant_BalancesAndPendingWithdrawalsAddUp() external view {
         uint256 balances = 0;
         uint256 pending = 0;
-        for (uint256 i = 0; i < members.COUNT(); ++i) {
-            balances += escrow.balanceOf(members.member(i));
-            pending += escrow.pendingWithdrawal(members.member(i)).amount;
+        for (uint256 i = 0; i < members.count(); ++i) {
+            balances += escrow.balanceOf(members.accounts(i));
+            pending += escrow.pendingWithdrawal(members.accounts(i)).amount;
         }
         assert(balances == escrow.totalSupply());
         assert(pending == escrow.pendingTotal());
+    }
+
+    /// A wallet that has a successor owes nothing and waits for nothing, and its line ends at the member's own wallet.
+    function invariant_WalletsWithASuccessorHaveNoDebtAndNoWithdrawal() external view {
+        for (uint256 i = 0; i < members.count(); ++i) {
+            address account = members.accounts(i);
+            if (escrow.currentWallet(account) == account) continue;
+            assert(escrow.debtOf(account) == 0);
+            assert(escrow.pendingWithdrawal(account).amount == 0);
+        }
+        for (uint256 i = 0; i < members.COUNT(); ++i) {
+            assert(escrow.currentWallet(members.member(i)) == members.walletOf(i));
+            assert(escrow.currentWallet(members.walletOf(i)) == members.walletOf(i));
+        }
     }
 
     function invariant_TheClearingAccountHoldsNothing() external view {
@@ -209,8 +323,8 @@ contract MarketEscrowInvariants {
     /// Whatever happened before: after the delay everybody is paid what it announced, in any order.
     function invariant_EveryWithdrawalIsPaidWhenDue() external {
         vm.warp(block.timestamp + members.DELAY());
-        for (uint256 i = 0; i < members.COUNT(); ++i) {
-            address account = members.member(i);
+        for (uint256 i = 0; i < members.count(); ++i) {
+            address account = members.accounts(i);
             uint256 pending = escrow.pendingWithdrawal(account).amount;
             if (pending == 0) continue;
             uint256 before = members.euro().balanceOf(account);

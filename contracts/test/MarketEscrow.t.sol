@@ -20,6 +20,7 @@ contract EighteenDecimals is ERC20("Eighteen", "E18") {}
 contract MarketEscrowTest {
     bytes32 private constant MARKET = keccak256("test");
     uint64 private constant DELAY = 1 hours;
+    uint64 private constant RECOVERY = 1 days;
     uint56 private constant POSITION_MAX = 50e6;
     uint56 private constant WINDOW_MAX = 100e6;
     uint56 private constant GUARANTEE_MAX = 70e6;
@@ -32,7 +33,7 @@ contract MarketEscrowTest {
         vm.warp(1_700_000_000);
         euro = new DemoEuro(address(this));
         escrow = new MarketEscrow(
-            "Test", "T", euro, DELAY, address(this), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
+            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(this), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
         );
         euro.mint(address(this), 1e24);
         euro.approve(address(escrow), 1e24);
@@ -41,7 +42,7 @@ contract MarketEscrowTest {
     function test_StablecoinsWithOtherDecimalsAreRefused() external {
         IERC20Metadata other = new EighteenDecimals();
         vm.expectRevert(abi.encodeWithSelector(BackedCredit.UnsupportedDecimals.selector, 18));
-        new MarketEscrow("X", "X", other, 0, address(this), address(this), address(this), 1, 1, 1, 1);
+        new MarketEscrow("X", "X", other, MarketEscrow.Delays(0, 0), address(this), address(this), address(this), 1, 1, 1, 1);
     }
 
     /// Any amount within the bounds, between any two accounts: credit moves, supply and backing stay.
@@ -162,7 +163,7 @@ contract MarketEscrowTest {
     function test_TheTimelockIsTheOnlyAdminAndLetsTheDelayPass() external {
         MarketTimelock timelock = new MarketTimelock(2 days, address(this));
         MarketEscrow bound = new MarketEscrow(
-            "Test", "T", euro, DELAY, address(timelock), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
+            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(timelock), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
         );
         bytes memory change = abi.encodeCall(MarketEscrow.setLimits, (1e6, 2e6, 3e6, 1 hours));
         bytes memory notAdmin = abi.encodeWithSelector(

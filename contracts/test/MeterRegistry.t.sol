@@ -3,8 +3,17 @@ pragma solidity 0.8.37;
 
 import {IAccessControl} from "@openzeppelin/contracts/access/IAccessControl.sol";
 import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MeterRegistry} from "../src/MeterRegistry.sol";
+import {Succession} from "../src/Succession.sol";
 import {vm, within} from "./Vm.sol";
+
+/// @notice Wallets and their successors, without money.
+contract Owners is Succession {
+    constructor() EIP712("Peergrid", "1") Succession(1 days) {}
+
+    function _follow(address, address) internal override {}
+}
 
 /// @notice Signs bindings with keys that forge holds.
 library Devices {
@@ -61,7 +70,7 @@ contract Enrolment {
     uint256 public constant OWNER_KEY = 0xA11CE;
     address public immutable OWNER = vm.addr(OWNER_KEY);
 
-    MeterRegistry public immutable registry = new MeterRegistry(address(this), address(this));
+    MeterRegistry public immutable registry = new MeterRegistry(address(this), address(this), new Owners());
 
     function meter(uint256 index) public pure returns (address) {
         return vm.addr(1 + index % METERS);
@@ -146,7 +155,7 @@ contract MeterRegistryTest {
     }
 
     function test_OnlyWellFormedBindingsOfTheRegistrarCount() external {
-        MeterRegistry own = new MeterRegistry(address(this), address(this));
+        MeterRegistry own = new MeterRegistry(address(this), address(this), new Owners());
         MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
         bytes[] memory signatures = new bytes[](1);
         bindings[0] = Devices.bind(own, 7, address(0xA), "point");
@@ -250,7 +259,7 @@ contract MeterRegistryTest {
         meterKey = within(meterKey, 1, 2 ** 250);
         otherKey = within(otherKey, 1, 2 ** 250);
         if (meterKey == otherKey) return;
-        MeterRegistry own = new MeterRegistry(address(this), address(this));
+        MeterRegistry own = new MeterRegistry(address(this), address(this), new Owners());
         MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
         bytes[] memory signatures = new bytes[](1);
         bindings[0] = Devices.bind(own, meterKey, address(0xA), "point");
@@ -273,7 +282,7 @@ contract MeterRegistryTest {
 
     /// One field changed after signing: the signature is no longer the meter's.
     function testFuzz_NoFieldCanBeChangedAfterSigning(uint8 field, uint256 bits) external {
-        MeterRegistry own = new MeterRegistry(address(this), address(this));
+        MeterRegistry own = new MeterRegistry(address(this), address(this), new Owners());
         MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
         bytes[] memory signatures = new bytes[](1);
         MeterRegistry.Binding memory signed = Devices.bind(own, 7, address(0xA), "point");

@@ -88,7 +88,8 @@ import_fees = 100000
 # of this section:
 #   key = "market.key"            what it signs with, mode 600
 #   members = "members.csv"       {columns}
-#   [markets.chain]               rpc, deployment (`peergrid chain deploy`), settler_key, confirmations
+#   [markets.chain]               rpc, deployment (`peergrid chain deploy`), settler_key, confirmations,
+#                                 registry_salt (authority/salt of `peergrid broker config`)
 #   [markets.treasuries]          addresses of retailer, network, imbalance and rounding
 [markets.simulation]
 seed = 1

@@ -28,7 +28,7 @@ _feeder = click.option("--feeder", help="Which market, where the configuration h
 
 @click.group("member")
 def command() -> None:
-    """Members of the market of PLACE join, leave, move, get another meter.
+    """Members of the market of PLACE join, leave, move, get another meter or wallet.
 
     Each change counts from an interval on, and stands in the journal. Of whom something was changed, the
     configuration's members.csv has no more say.
@@ -163,6 +163,28 @@ def replace(
     _ask(
         place, feeder, {"change": "replace", "meter": meter.lower(), "by": by.lower()}, first, reason, wait_s
     )
+
+
+@command.command("owner")
+@_place
+@_meter
+@click.option("--owner", required=True, help="Address of the new wallet.")
+@_from
+@_reason
+@_feeder
+@_wait
+def owner(
+    place: str, meter: str, owner: str, first: str | None, reason: str, feeder: str | None, wait_s: float
+) -> None:
+    """The wallet that owns METER, and all other meters of it, is another one from an interval on.
+
+    On the chain it has to have taken the old one's place before (`peergrid chain owner`). Batches go to the
+    wallet that a member has when they are made; what comes to the old one later follows it to the new one.
+    """
+    from market.cli.chain_commands import address
+
+    body = {"change": "owner", "meter": meter.lower(), "owner": address(owner, "--owner")}
+    _ask(place, feeder, body, first, reason, wait_s)
 
 
 @command.command("erase")

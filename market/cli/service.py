@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from contracts.deployment import Deployment
 from contracts.market_contracts import MarketContracts
+from contracts.registry import RegisteredMeters
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
 from grid.catalogue import open_feeder, year_profiles
@@ -37,6 +39,7 @@ from market.service.gateway import Gateway
 from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
 from market.service.ports import Physics, Settler
+from market.service.registered import Registered
 from market.service.settings import MarketSettings, Member, Role, Treasury
 from market.service.settler import ContractSettler, LateSettler
 from market.service.solver import SolverProcess
@@ -49,7 +52,7 @@ from meters.fleet import running as running_fleet
 from meters.household.settings import HouseholdSettings
 from meters.identity import read_key
 from meters.mqtt import Tls
-from meters.secure_broker import market_tls
+from meters.secure_broker import market_tls, read_salt
 
 DATABASE = "market.sqlite"
 RETRY_MAX_S = 30.0
@@ -190,6 +193,7 @@ async def opened(
             parts.push_async_callback(_ended, telling)
         settings = _settings(market, _first_start(store, clock, market), _treasuries(market, world), world)
         settler: Settler
+        registered: Registered | None = None
         if world is not None:
             made = parts.enter_context(market_chain(world, place.folder, store, live_clock=clock))
             members: Sequence[Member] = world.members
@@ -197,7 +201,7 @@ async def opened(
         else:
             members = read_members(place.base / (market.members or ""), _bus_of(feeder))
             signer = read_key(place.base / (market.key or ""))
-            domain, settler = _on_a_node(place, store)
+            domain, settler, registered = _on_a_node(place, store)
         solver = await asyncio.to_thread(parts.enter_context, SolverProcess(market.feeder, base=place.base))
         gateway = Gateway(
             settings=settings,
@@ -228,6 +232,7 @@ async def opened(
             progress=lambda _: None,
             solver=solver,
             lease=lease,
+            registered=registered,
         )
 
 
@@ -298,19 +303,23 @@ def _bus_of(feeder: Feeder) -> dict[str, int]:
     return elements | {f"bus:{bus}": bus for bus in elements.values()}
 
 
-def _on_a_node(place: Place, store: Store) -> tuple[Domain, Settler]:
+def _on_a_node(place: Place, store: Store) -> tuple[Domain, Settler, Registered]:
     chosen = place.market.chain
     assert chosen is not None
     deployment = Deployment.read(place.base / chosen.deployment)
     key: Signer = read_key(place.base / chosen.settler_key)
+    salt = read_salt(place.base / chosen.registry_salt) if chosen.registry_salt else None
 
-    def settler() -> Settler:
+    @cache
+    def opened() -> tuple[ContractSettler, RegisteredMeters]:
         chain = RpcChain(chosen.rpc)
         contracts = MarketContracts(chain, deployment)
         sender = Sender(chain, key, StoreJournal(store), Patience(confirmations=chosen.confirmations or None))
-        return ContractSettler(contracts, sender, place.market.name, None)
+        meters = RegisteredMeters(chain, deployment.registry, deployment.first_block, sender.final_block)
+        return ContractSettler(contracts, sender, place.market.name, None), meters
 
-    return Domain(deployment.chain_id, deployment.registry), LateSettler(settler)
+    domain = Domain(deployment.chain_id, deployment.registry)
+    return domain, LateSettler(lambda: opened()[0]), Registered(lambda: opened()[1].look(), salt)
 
 
 def _fleet(

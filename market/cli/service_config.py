@@ -42,13 +42,15 @@ class BrokerSection(Part):
 class ChainSection(Part):
     """A node and the contracts on it; ``settler_key`` is a file that only its owner can read.
 
-    With ``confirmations`` 0 a batch is final when the node says that its block is.
+    With ``confirmations`` 0 a batch is final when the node says that its block is. ``registry_salt`` is the
+    file ``salt`` of the market's authority: with it, where each member stands is compared with the registry.
     """
 
     rpc: Text
     deployment: Text
     settler_key: Text
     confirmations: Annotated[int, Field(ge=0)] = 0
+    registry_salt: Text | None = None
 
 
 class ConsoleSection(Part):

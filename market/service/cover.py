@@ -3,7 +3,8 @@
 An account's cover is what it deposited and did not withdraw, what final batches brought it, and what it owes
 for intervals that are settled but not final. Against it stand the worst cases of its orders for intervals
 that are not settled, and one interval at its fuse. What an interval that is not final would bring counts for
-nothing. Who owes to the market's guarantee is barred, whatever it covers.
+nothing. Who owes to the market's guarantee is barred, whatever it covers, and so is a meter that the chain's
+registry speaks against. A wallet that took another's place covers for what that one is registered with.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ class Cover:
         self._tariffs: dict[int, Tariff] = {}
         self._minutes = settings.minutes
         self._members = members
+        self._standing = Standing({}, {})
         self._cover_neur: dict[str, int] = {}
-        self._debt_ueur: dict[str, int] = {}
+        self._debts_ueur: Mapping[str, int] = {}
         self._worst_neur: dict[str, dict[int, int]] = {}
         self._meters: dict[str, list[str]] = {}
+        self._wallet_of: dict[str, str] = {}
         self._low: frozenset[str] = frozenset()
 
     def _fuse_neur(self, meters: Iterable[str]) -> int:
@@ -50,15 +53,25 @@ class Cover:
         """Takes how owners stand, and by account what is final (positions, µEUR) and what is owed before it
         is (≤ 0, nEUR).
         """
-        self._meters = {}
+        self._standing = standing
+        self._meters = self._by_wallet(standing)
+        self._wallet_of = {meter: wallet for wallet, meters in self._meters.items() for meter in meters}
+        self._cover_neur = _covers_neur(self._meters, standing, final_ueur, pending_neur)
+        self._debts_ueur = standing.by_wallet(standing.debts_ueur)
+
+    def _by_wallet(self, standing: Standing) -> dict[str, list[str]]:
+        meters: dict[str, list[str]] = {}
         for meter, member in self._members.items():
-            self._meters.setdefault(member.owner, []).append(meter)
-        for owner, meters in self._meters.items():
-            self._cover_neur[owner] = _cover_neur(owner, meters, standing, final_ueur, pending_neur)
-            self._debt_ueur[owner] = standing.debts_ueur.get(owner, 0)
+            meters.setdefault(standing.wallet(member.owner), []).append(meter)
+        return meters
+
+    @property
+    def low(self) -> frozenset[str]:
+        """Whose cover was low when :meth:`newly_low` was last asked."""
+        return self._low
 
     def newly_low(self) -> dict[str, int]:
-        """Owners whose cover beside their orders came below two intervals at their fuses, and what it is,
+        """Wallets whose cover beside their orders came below two intervals at their fuses, and what it is,
         nEUR: with less than one their orders are refused.
         """
         low = {}
@@ -74,7 +87,11 @@ class Cover:
 
     def debt_ueur(self, meter: str) -> int:
         """What the meter's owner owes to the guarantee; no order of it is accepted while that is not 0."""
-        return self._debt_ueur[self._members[meter].owner]
+        return self._debts_ueur.get(self._wallet_of[meter], 0)
+
+    def unregistered(self, meter: str) -> str:
+        """What the chain's registry has against the meter; empty where it has nothing."""
+        return self._standing.unregistered.get(meter, "")
 
     def room_neur(
         self, standing: Standing, final_ueur: Mapping[str, int], pending_neur: Mapping[str, int]
@@ -82,28 +99,29 @@ class Cover:
         """What each meter's account covers beside its orders, given the same as :meth:`renew`; None where it
         is barred. Meters of one owner have equal shares of what the wallet covers.
         """
-        owners: dict[str, list[str]] = {}
-        for meter, member in self._members.items():
-            owners.setdefault(member.owner, []).append(meter)
+        wallets = self._by_wallet(standing)
+        debts_ueur = standing.by_wallet(standing.debts_ueur)
+        covers_neur = _covers_neur(wallets, standing, final_ueur, pending_neur)
         room: dict[str, int | None] = {}
-        for owner, meters in owners.items():
-            cover_neur = _cover_neur(owner, meters, standing, final_ueur, pending_neur)
-            share_neur = (cover_neur - self._worst(meters)) // len(meters)
-            room |= dict.fromkeys(meters, None if standing.debts_ueur.get(owner) else share_neur)
+        for wallet, meters in wallets.items():
+            share_neur = (covers_neur[wallet] - self._worst(meters)) // len(meters)
+            for meter in meters:
+                barred = debts_ueur.get(wallet) or meter in standing.unregistered
+                room[meter] = None if barred else share_neur
         return room
 
     def shortfall_neur(self, order: Order) -> int:
         """How much is missing for an order, in place of any earlier one for its interval; 0 where it is
         covered.
         """
-        owner = self._members[order.meter].owner
-        meters = self._meters[owner]
+        wallet = self._wallet_of[order.meter]
+        meters = self._meters[wallet]
         worst = {
             **self._worst_neur.get(order.meter, {}),
             order.interval_start: self._worst_of(order),
         }
         others = self._worst(meter for meter in meters if meter != order.meter)
-        return shortfall_neur(self._cover_neur[owner], [*worst.values(), others], self._fuse_neur(meters))
+        return shortfall_neur(self._cover_neur[wallet], [*worst.values(), others], self._fuse_neur(meters))
 
     def hold(self, order: Order) -> None:
         """An accepted order counts with its worst case."""
@@ -120,13 +138,17 @@ class Cover:
             worst.pop(interval_start, None)
 
 
-def _cover_neur(
-    owner: str,
-    meters: Iterable[str],
+def _covers_neur(
+    wallets: Mapping[str, Iterable[str]],
     standing: Standing,
     final_ueur: Mapping[str, int],
     pending_neur: Mapping[str, int],
-) -> int:
-    accounts = [household(meter) for meter in meters]
-    final = standing.equity_ueur.get(owner, 0) + sum(final_ueur.get(account, 0) for account in accounts)
-    return final * NEUR_PER_UEUR + sum(pending_neur.get(account, 0) for account in accounts)
+) -> dict[str, int]:
+    """What each wallet covers, given its meters."""
+    equity_ueur = standing.by_wallet(standing.equity_ueur)
+    covers_neur = {}
+    for wallet, meters in wallets.items():
+        accounts = [household(meter) for meter in meters]
+        final = equity_ueur[wallet] + sum(final_ueur.get(account, 0) for account in accounts)
+        covers_neur[wallet] = final * NEUR_PER_UEUR + sum(pending_neur.get(a, 0) for a in accounts)
+    return covers_neur

@@ -20,7 +20,7 @@ from market.messages.signing import Domain, Signer
 from market.service.clock import Clock
 from market.service.gateway import Gateway
 from market.service.ports import BehindError, ChainBooks, Physics, Progress, Settler, Stage, Standing
-from market.service.settings import MarketSettings
+from market.service.settings import MarketSettings, Member
 from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
 from market.service.store import Store, chain_books, intervals, money, outbox
@@ -66,7 +66,14 @@ class Engine:
         self._progress = progress
         self._standing = self._first_standing()
         self._books: ChainBooks | None = None
+        self._steps.instructing.joining.objection = self._objection
         self._steps.begin(clock.now())
+
+    def _objection(self, member: Member, former: str) -> str:
+        """What the chain has against a member as it is to be; ``former`` was its wallet where it changes."""
+        if former and self._standing.wallet(former) != self._standing.wallet(member.owner):
+            return f"on the chain {former} has not handed over to {member.owner}, as far as it is final"
+        return ""
 
     def _first_standing(self) -> Standing:
         return self._settler.standing()

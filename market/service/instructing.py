@@ -60,7 +60,7 @@ class Instructing:
         self._store = store
         self._settling = settling
         self._networks = networks
-        self._joining = Joining(members, networks.bus_of)
+        self.joining = Joining(members, networks.bus_of)
         self._acts: Mapping[str, Callable[[Connection, Mapping[str, Any], str, int], None]] = {
             "suspend": self._suspend,
             "resume": self._resume,
@@ -164,7 +164,7 @@ class Instructing:
 
     def _member(self, tx: Connection, body: Mapping[str, Any], reason: str, at: int) -> None:
         """Somebody joins, leaves, moves or has another meter, from a gate on that has not opened."""
-        self._joining.change(tx, body, self._boundary(body.get("first_start"), self._next_start(tx, at)))
+        self.joining.change(tx, body, self._boundary(body.get("first_start"), self._next_start(tx, at)))
 
     def _next_start(self, tx: Connection, at: int) -> int:
         """The first interval whose gate has not opened."""

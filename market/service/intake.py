@@ -189,6 +189,8 @@ class Intake:
             total_wh = firm_wh + sum(step.energy_wh for step in order.steps if step.side == side)
             if total_wh > fuse_wh:
                 return f"{total_wh} Wh are more than the {fuse_wh} Wh that the fuse carries", "steps"
+        if problem := self._cover.unregistered(order.meter):
+            return problem, "meter"
         if debt_ueur := self._cover.debt_ueur(order.meter):
             return f"the account owes {debt_ueur} µEUR to the market's guarantee: barred until repaid", ""
         shortfall_neur = self._cover.shortfall_neur(order)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import DatabaseError
@@ -23,6 +24,8 @@ from market.service.clock import WallClock
 from market.service.engine import Engine
 from market.service.lease_holder import LeaseHolder
 from market.service.ports import BehindError, OnChain, Standing, never
+from market.service.registered import Registered
+from market.service.settings import Member
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
 from market.service.store import alarms, health, intervals
@@ -64,7 +67,15 @@ class LiveMarket(Engine):
     _noted_at = _NEVER
     """What of that was last journalled, and when."""
 
-    def __init__(self, *, solver: SolverProcess, lease: LeaseHolder, **parts: Any) -> None:
+    def __init__(
+        self,
+        *,
+        solver: SolverProcess,
+        lease: LeaseHolder,
+        registered: Registered | None = None,
+        **parts: Any,
+    ) -> None:
+        self._registered = registered
         super().__init__(**parts)
         self._solver = solver
         self._lease = lease
@@ -77,7 +88,7 @@ class LiveMarket(Engine):
         """Without a chain, what it said last."""
         self._noted_at, self._noted = self._steps.noted_standing() or (_NEVER, None)
         try:
-            standing, self._standing_at = super()._first_standing(), self._clock.now()
+            standing, self._standing_at = self._told_standing(), self._clock.now()
         except ChainError as error:
             if self._noted is None:
                 raise
@@ -244,6 +255,7 @@ class LiveMarket(Engine):
     def _watch(self, boundary: int) -> None:
         """Who is read at the boundary that is now, or was last."""
         self._gateway.intake.readings.watch_boundary(boundary)
+        self._gateway.intake.note_absent()
         self._watched = boundary
 
     def _is_read(self, boundary: int) -> bool:
@@ -272,7 +284,7 @@ class LiveMarket(Engine):
             try:
                 await self._send_batches(self._clock.now())
                 asked_at = self._clock.now()
-                standing = await asyncio.to_thread(self._settler.standing)
+                standing = await asyncio.to_thread(self._told_standing)
                 self._standing_at = asked_at
                 self._standing = standing
                 if standing != self._noted:
@@ -327,7 +339,27 @@ class LiveMarket(Engine):
         of = self._settings
         return 2 * of.seconds + of.metering_s + of.settled_every_s
 
+    def _told_standing(self) -> Standing:
+        """How accounts stand on the chain, and whom its registry speaks against."""
+        standing = self._settler.standing()
+        if self._registered is None:
+            return standing
+        self._registered.look()
+        now = self._clock.now()
+        members = [*self._members.at(now).values(), *self._members.later(now)]
+        return replace(standing, unregistered=self._registered.problems(members, standing))
+
+    def _objection(self, member: Member, former: str) -> str:
+        problem = super()._objection(member, former)
+        if not problem and self._registered is not None:
+            problem = self._registered.problem(member, self._standing)
+        return problem
+
     def _note_standing(self) -> None:
+        before = self._noted.unregistered if self._noted else {}
+        for meter, problem in self._standing.unregistered.items():
+            if before.get(meter) != problem:
+                self._alarm("registry", meter, f"{problem}: its orders are refused until that is mended")
         self._noted, self._noted_at = self._standing, self._clock.now()
         self._steps.note_standing(self._noted, self._noted_at)
 

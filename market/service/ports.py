@@ -4,6 +4,7 @@ progress.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
@@ -86,12 +87,29 @@ class Standing:
     ``equity_ueur`` is what they deposited less what they announced to withdraw, µEUR: deposits count when
     they are final, withdrawals at once. ``debts_ueur`` is what they owe to the guarantee: these are barred
     from ordering until they have repaid. ``liable_s`` is how long after this was told all of it can still be
-    debited: what is announced later is paid out no sooner.
+    debited: what is announced later is paid out no sooner. ``successors`` are the wallets that took others'
+    places for good, by those. ``unregistered`` says of meters what the chain's registry has against them;
+    they are barred like debtors.
     """
 
     equity_ueur: Mapping[str, int]
     debts_ueur: Mapping[str, int]
     liable_s: int = 0
+    successors: Mapping[str, str] = field(default_factory=dict)
+    unregistered: Mapping[str, str] = field(default_factory=dict)
+
+    def wallet(self, owner: str) -> str:
+        """The wallet that stands in for ``owner`` now: itself, where none does."""
+        while owner in self.successors:
+            owner = self.successors[owner]
+        return owner
+
+    def by_wallet(self, amounts_ueur: Mapping[str, int]) -> Counter[str]:
+        """What amounts by address come to for the wallets that stand there now."""
+        found: Counter[str] = Counter()
+        for address, amount_ueur in amounts_ueur.items():
+            found[self.wallet(address)] += amount_ueur
+        return found
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,17 @@ class ContractSettler:
         self._counted = Movements()
         self._next_block = contracts.deployment.first_block
         self._liable_s: int | None = None
+        self._successors: Mapping[str, str] = {}
         self._foreign: dict[int, SettledBatch] = {}
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
             self._block_clock.advance_to(at)
         receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
+        # What was made for a wallet before another one took its place goes where all else went.
+        for address in sorted(positions.keys() & self._successors.keys()):
+            batch_id = f"{settlement_id(self._market, sequence, 0)}/follow/{address}"
+            receipts.append(self._contracts.owners.follow(self._sender, batch_id, address))
         return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
@@ -76,7 +81,8 @@ class ContractSettler:
         if self._liable_s is None:
             self._liable_s = self._contracts.withdrawal_delay_s()
         debts = self._contracts.debts(sorted(self._counted.short | newest.short))
-        return Standing(equity, debts, self._liable_s)
+        self._successors = self._counted.successors | newest.successors
+        return Standing(equity, debts, self._liable_s, self._successors)
 
     def credit_moved(self) -> Mapping[str, int]:
         self._count()

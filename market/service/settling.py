@@ -5,7 +5,6 @@ Everything here works inside the market's database and can be done again after a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -153,23 +152,22 @@ class Settling:
         """Proves that chain and ledger agree to the unit. Raises :class:`LedgerError` where they do not."""
         with self._store.reading() as connection:
             accounts = money.account_states(connection)
+            settled = money.settled_by_wallet(connection)
         if total := sum(account.ledger_neur for account in accounts):
             raise LedgerError(f"the ledger sums to {total} nEUR instead of zero")
-        balances = settler.balances(sorted({account.address for account in accounts}))
-        brought = settler.credit_moved()
-        settled: Counter[str] = Counter()
-        for account in accounts:
-            settled[account.address] += account.settled_ueur
-        for account in accounts:
-            moved = balances[account.address] - brought.get(account.address, 0)
-            expected = account.ledger_neur // NEUR_PER_UEUR
-            if moved != settled[account.address] or (
-                account.account != ROUNDING and account.settled_ueur != expected
-            ):
+        wallets = sorted({*settled, *(account.address for account in accounts)})
+        balances, brought = settler.balances(wallets), settler.credit_moved()
+        for wallet in wallets:
+            if (moved := balances[wallet] - brought.get(wallet, 0)) != settled[wallet]:
                 raise LedgerError(
-                    f"{account.account}: the chain moved {moved} µEUR of its wallet, batches"
-                    f" {settled[account.address]}, and of {account.settled_ueur} µEUR of its own the ledger"
-                    f" stands at {account.ledger_neur} nEUR"
+                    f"{wallet}: the chain moved {moved} µEUR of it by settlement, batches {settled[wallet]}"
+                )
+        for account in accounts:
+            expected = account.ledger_neur // NEUR_PER_UEUR
+            if account.account != ROUNDING and account.settled_ueur != expected:
+                raise LedgerError(
+                    f"{account.account}: batches came to {account.settled_ueur} µEUR, and the ledger stands"
+                    f" at {account.ledger_neur} nEUR"
                 )
         supply, deposits = settler.total_supply(), sum(brought.values())
         if supply != deposits:
@@ -208,6 +206,11 @@ class Settling:
             )
             with self._store.transaction() as tx:
                 alarms.raise_alarm(tx, opens_at, "balance", owner, words)
+        with self._store.reading() as connection:
+            told = alarms.standing(connection, "balance")
+        for owner in sorted(told.keys() - cover.low):
+            with self._store.transaction() as tx:
+                alarms.clear(tx, "balance", owner)
 
     def room(self, cover: Cover, now: int, standing: Standing) -> Room:
         """What accounts cover beside their orders, nEUR by meter; None where they are barred."""

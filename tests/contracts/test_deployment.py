@@ -65,7 +65,7 @@ def test_an_address_without_code_is_refused(stand, tmp_path: Path) -> None:
 def test_an_escrow_needs_a_stablecoin_with_six_decimals(stand) -> None:
     # The registry is no token at all.
     creation = load("MarketEscrow").creation(
-        "X", "X", stand.deployment.registry, 0, *[stand.operator.address] * 3, 1, 1, 1, 1
+        "X", "X", stand.deployment.registry, (0, 0), *[stand.operator.address] * 3, 1, 1, 1, 1
     )
     with pytest.raises(ChainError):
         stand.sender(stand.operator).send("x", Call("deploy", None, creation, 5_000_000))

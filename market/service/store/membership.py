@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,24 @@ def add(tx: Connection, change: Change) -> None:
         "member": None if member is None else member.model_dump_json(),
     }
     tx.execute(insert(schema.member_change), row)
+
+
+Wallets = Mapping[str, list[tuple[int, str]]]
+"""By account, from which time on batches go to which wallet."""
+
+
+def wallets(connection: Connection) -> Wallets:
+    """Where accounts whose members were changed have their money, in the order of time."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for change in changes(connection):
+        if change.member is not None:
+            found.setdefault(household(change.meter), []).append((change.first_start, change.member.owner))
+    return found
+
+
+def wallet_at(wallets: Wallets, account: str, first: str, at: int) -> str:
+    """The wallet of an account in a batch that is made ``at``; ``first`` is the one that it began with."""
+    return next((owner for start, owner in reversed(wallets.get(account, [])) if start <= at), first)
 
 
 def owner_of(connection: Connection, meter: str) -> str | None:

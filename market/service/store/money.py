@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from market.accounts.ledger import Kind, Posting, chain_positions
-from market.service.store import alarms, commitments, intervals, schema
+from market.service.store import alarms, commitments, intervals, membership, schema
+
+_EVER = 2**62
+"""A time after all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,20 +189,35 @@ def pending_batches(connection: Connection) -> list[StoredBatch]:
 
 def _batches(connection: Connection, rows: Sequence[Any]) -> list[StoredBatch]:
     """Batches of some rows in order, with their positions."""
-    positions: dict[int, dict[str, int]] = {row.sequence: {} for row in rows}
+    positions: dict[int, Counter[str]] = {row.sequence: Counter() for row in rows}
     if positions:
-        for sequence, address, amount_ueur in connection.exec_driver_sql(
-            "SELECT sequence, address, CAST(SUM(amount_ueur) AS BIGINT) FROM position JOIN account"
-            " USING (account) WHERE sequence BETWEEN ? AND ? GROUP BY sequence, address"
-            " HAVING SUM(amount_ueur) <> 0 ORDER BY sequence, address",
+        wallets, made_at = membership.wallets(connection), {row.sequence: row.made_at for row in rows}
+        for sequence, account, first, amount_ueur in connection.exec_driver_sql(
+            "SELECT sequence, account, address, amount_ueur FROM position JOIN account USING (account)"
+            " WHERE sequence BETWEEN ? AND ?",
             (rows[0].sequence, rows[-1].sequence),
         ):
             if sequence in positions:
-                positions[sequence][address] = amount_ueur
+                address = membership.wallet_at(wallets, account, first, made_at[sequence])
+                positions[sequence][address] += amount_ueur
     return [
-        StoredBatch(row.sequence, bytes.fromhex(row.root[2:]), row.made_at, positions[row.sequence])
+        StoredBatch(
+            row.sequence,
+            bytes.fromhex(row.root[2:]),
+            row.made_at,
+            {address: amount for address, amount in sorted(positions[row.sequence].items()) if amount},
+        )
         for row in rows
     ]
+
+
+def settled_by_wallet(connection: Connection) -> Counter[str]:
+    """What all batches together brought each wallet, µEUR by address."""
+    rows = connection.execute(select(schema.batch).order_by(schema.batch.c.sequence)).all()
+    found: Counter[str] = Counter()
+    for batch in _batches(connection, rows):
+        found.update(batch.positions)
+    return found
 
 
 def finish_batch(tx: Connection, sequence: int, *, tx_hash: str, gas: int, at: int) -> None:
@@ -255,13 +273,14 @@ def reopen_batch(tx: Connection, sequence: int, at: int) -> None:
 
 
 def account_states(connection: Connection) -> list[AccountState]:
-    """Every account, by name."""
+    """Every account, by name, with the wallet that it is registered with."""
+    wallets = membership.wallets(connection)
     ledger, settled = ledger_neur(connection), settled_ueur(connection)
     rows = connection.execute(select(schema.account).order_by(schema.account.c.account))
     return [
         AccountState(
             row.account,
-            row.address,
+            membership.wallet_at(wallets, row.account, row.address, _EVER),
             row.deposit_ueur,
             ledger.get(row.account, 0),
             settled.get(row.account, 0),
