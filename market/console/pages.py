@@ -16,6 +16,7 @@ from market.console.rendering import page
 from market.console.security import Operator, Viewer, check_csrf, guard_of
 from market.drawing.durations import duration_figure
 from market.drawing.plot import Size
+from market.service.store import alarms as raised
 from market.service.store import meter_views, views
 from market.service.store.tables import TABLES
 
@@ -277,6 +278,7 @@ def household_page(
         presence = meter_views.presence(connection, meter)
         disputes = views.disputes(connection, meter)
         books = views.chain_books(connection)
+        low = raised.standing(connection, "balance").get(about["owner"])
     return page(
         request,
         "household.html",
@@ -284,6 +286,7 @@ def household_page(
         section="households",
         about=about,
         statement=statement,
+        low=low,
         presence=presence,
         disputes=disputes,
         on_chain=next((one for one in books["accounts"] if one["meter"] == meter), None) if books else None,

@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlalchemy import Connection
 
 from grid.errors import InputError
-from market.service.store import booked
+from market.service.store import alarms, booked
 
 
 @dataclass(frozen=True)
 class About:
     """An account and, of a household, its meter, its wallet and where it stands; ``alone`` unless other
-    meters stand or stood there.
+    meters stand or stood there. ``warning`` is what its balance gives cause to say now.
     """
 
     account: str
@@ -26,6 +26,7 @@ class About:
     owner: str = ""
     connection_point: str = ""
     alone: bool = True
+    warning: str = ""
 
     @property
     def slug(self) -> str:
@@ -59,9 +60,15 @@ class Period:
 def everybody(connection: Connection) -> list[About]:
     """All accounts, households by where they stand."""
     homes = booked.households(connection)
+    warnings = alarms.standing(connection, "balance")
     at = Counter(point for _, _, point in homes.values())
     found = [
-        About(account, *homes[account], alone=at[homes[account][2]] == 1)
+        About(
+            account,
+            *homes[account],
+            alone=at[homes[account][2]] == 1,
+            warning=warnings.get(homes[account][1], ""),
+        )
         if account in homes
         else About(account)
         for account in booked.accounts(connection)

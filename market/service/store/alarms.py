@@ -57,6 +57,13 @@ def clear(tx: Connection, kind: AlarmKind, subject: str) -> None:
     tx.exec_driver_sql("DELETE FROM alarm WHERE kind = ? AND subject = ?", (kind, subject))
 
 
+def standing(connection: Connection, kind: AlarmKind) -> dict[str, str]:
+    """What alarms of a kind say now, by subject."""
+    table = schema.alarm
+    rows = connection.execute(select(table.c.subject, table.c.detail).where(table.c.kind == kind))
+    return {row.subject: row.detail for row in rows}
+
+
 def alarms(connection: Connection) -> list[Alarm]:
     """All alarms, the latest first."""
     table = schema.alarm
