@@ -270,15 +270,17 @@ def order_of(index: int, interval_start: int, version: int = 0) -> Order:
     return meter.sign(DOMAIN, order)
 
 
-def reading_of(index: int, taken_at: int) -> Reading:
-    """Registers that run on steadily, with 11 Wh more each interval for 96 of them."""
+def reading_of(index: int, taken_at: int, seq: int | None = None, more_wh: int = 0) -> Reading:
+    """Registers that run on steadily, with 11 Wh more each interval for 96 of them; ``seq`` counts intervals
+    where it is not told.
+    """
     count = (taken_at - START) // SECONDS + 2
     rounds, rest = divmod(count, 96)
-    energy_wh = (rounds * 4560 + rest * (rest + 1) // 2) * 11 + 450 * count
+    energy_wh = (rounds * 4560 + rest * (rest + 1) // 2) * 11 + 450 * count + more_wh
     reading = Reading(
         meter=METERS[index].address,
         epoch=0,
-        seq=count - 1,
+        seq=count - 1 if seq is None else seq,
         taken_at=taken_at,
         import_wh=energy_wh if index < 2 else 0,
         export_wh=energy_wh if index >= 2 else 0,

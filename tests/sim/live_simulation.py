@@ -8,6 +8,7 @@ must hold all the same is told in :mod:`tests.sim.test_seeds`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from unittest.mock import patch
 
@@ -15,10 +16,9 @@ from sqlalchemy.exc import DatabaseError
 
 from grid.errors import PeergridError, SolverError
 from market.auction.book import Book
-from market.messages.models import Gate, Order, Reading, ReceiptKind, ReceiptResult
+from market.messages.models import Order, Reading
 from market.messages.signing import message_digest
 from market.service import live
-from market.service.answer import Answer
 from market.service.clock import WallClock
 from market.service.cover import Cover
 from market.service.intake import Intake
@@ -28,91 +28,23 @@ from market.service.parse import Heard
 from market.service.ports import Tally
 from market.service.settings import MarketSettings
 from market.service.steps import Solved
-from market.service.store import outbox
+from market.service.store import Store, leases, outbox
 from tests.service import scene
-from tests.service.scene import DOMAIN, MARKET, METERS, SECONDS, START
+from tests.service.scene import DOMAIN, MARKET, SECONDS, START
 from tests.sim import virtual_time
-from tests.sim.simulation import (
-    BY_METER,
-    PHYSICS,
-    Faults,
-    FaultyStore,
-    PowerCutError,
-    SimulatedChain,
-    inline_threads,
-)
+from tests.sim.faults import Faults, FaultyStore, PowerCutError, inline_threads
+from tests.sim.live_meters import Meters
+from tests.sim.simulation import BY_METER, PHYSICS, SimulatedChain
 from tests.sim.virtual_time import VirtualLoop
 
 SETTINGS = scene.settings(None, clock_skew_s=60)
-RESEND_S = 45.0
-DELAY_S_MAX = 20.0
 OUTAGE_S_MAX = 1_500.0
+STEP_S_MAX, STEPPED_S_MAX = 900.0, 300.0
 LEASE_S = 120.0
+_ENDS = (PowerCutError, PeergridError, DatabaseError)
+"""What ends a process."""
 LOOK_S = 30.0
 """To look at the database every second of hours on end would be most of the work."""
-
-
-class Meters:
-    """Four meters that outlive the market: they read their registers at every boundary, order when they hear
-    of a gate, and send again what has no receipt.
-    """
-
-    def __init__(self, faults: Faults, clock: WallClock) -> None:
-        self._faults = faults
-        self._clock = clock
-        self._waiting: dict[tuple[str, str, int], Order | Reading] = {}
-        self._ordered = START - SECONDS
-        self.receipted: set[tuple[str, str, int]] = set()
-        self.network: Network | None = None
-        self.told: list[str] = []
-
-    async def live(self) -> None:
-        boundary = START - SECONDS
-        while True:
-            now = self._clock.now()
-            if now >= boundary:
-                for index in range(len(METERS)):
-                    reading = scene.reading_of(index, boundary)
-                    self._waiting[reading.meter, "reading", reading.seq] = reading
-                boundary += SECONDS
-            for message in list(self._waiting.values()):
-                self._send(message)
-            await asyncio.sleep(min(RESEND_S, max(1.0, boundary - now)))
-
-    def hear(self, topic: str, text: str) -> None:
-        self.told.append(topic)
-        if not topic.endswith("/gate") or self._faults.happens(self._faults.lost / 4):
-            return
-        gate = Gate.model_validate_json(text)
-        if gate.state == "OPEN" and gate.interval_start > self._ordered:
-            self._ordered = gate.interval_start
-            for index in range(len(METERS)):
-                order = scene.order_of(index, gate.interval_start, (gate.interval_start - START) // SECONDS)
-                self._waiting[order.meter, "order", order.version] = order
-                self._send(order)
-
-    def answered(self, answer: Answer) -> None:
-        kind = "order" if answer.kind == ReceiptKind.ORDER else "reading"
-        for key in list(self._waiting):
-            meter, what, number = key
-            covered = number == answer.up_to if kind == "order" else number <= answer.up_to
-            if (meter, what) == (answer.meter, kind) and covered:
-                if answer.result == ReceiptResult.REJECTED:
-                    assert kind == "order" and "gate" in answer.reason, answer
-                else:
-                    self.receipted.add(key)
-                del self._waiting[key]
-
-    def _send(self, message: Order | Reading) -> None:
-        faults = self._faults
-        copies = int(not faults.happens(faults.lost)) + int(faults.happens(faults.repeated))
-        for _ in range(copies):
-            delay_s = 0.0 if faults.calm else faults.random.uniform(0.0, DELAY_S_MAX)
-            asyncio.get_running_loop().call_later(delay_s, self._arrives, message)
-
-    def _arrives(self, message: Order | Reading) -> None:
-        if self.network is not None:
-            self.network.arrived.put_nowait(message)
 
 
 class Network:
@@ -136,7 +68,10 @@ class Network:
 
     def listen(self) -> None:
         self._reader = asyncio.create_task(self._read())
-        self._meters.network = self
+        self._meters.reached = self._reached
+
+    def _reached(self, message: Order | Reading) -> None:
+        self.arrived.put_nowait(message)
 
     async def news(self, timeout_s: float) -> None:
         assert self._reader is not None
@@ -148,13 +83,14 @@ class Network:
             self._reader.result()
 
     async def end(self) -> None:
-        self._meters.network = None
+        if self._meters.reached == self._reached:  # and nobody has taken its place
+            self._meters.reached = None
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
 
     async def publish_outbox(self) -> None:
-        while self._faults.happens(self._faults.chain_away):  # the broker, here
+        while self._faults.happens(self._faults.broker_away):
             await asyncio.sleep(5.0)
         with self._store.reading() as connection:
             rows = outbox.waiting(connection)
@@ -195,12 +131,14 @@ class Network:
 
 
 class Solver:
-    """In the place of the solver's process: sometimes it dies, or has no answer by the deadline."""
+    """In the place of the solver's process: sometimes it dies, or hangs and has no answer by the deadline."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
 
     def clear(self, book: Book, seconds: float) -> Solved:
+        if seconds <= 0:
+            raise SolverError("the solver has no answer by the deadline")
         if self._faults.happens(self._faults.solver_dies):
             raise SolverError("the solver's process ended")
         return Solved(PHYSICS.clear(book))
@@ -209,8 +147,9 @@ class Solver:
 class World:
     """What goes on whether a market runs or not."""
 
-    def __init__(self, folder: Path, faults: Faults, loop: VirtualLoop) -> None:
+    def __init__(self, folder: Path, faults: Faults, loop: VirtualLoop, lease_s: float) -> None:
         self.faults = faults
+        self.lease_s = lease_s
         self.folder = folder
         self.loop = loop
         began = START - SECONDS - 100
@@ -221,7 +160,8 @@ class World:
         self.chain = SimulatedChain(self.faults)
         self.chain.deposits = {owner: 10**6 * ueur for owner, ueur in self.chain.deposits.items()}
         self.chain.deposits |= {t.address: t.deposit_ueur for t in SETTINGS.treasuries.values()}
-        self.begun = 0
+        self._running: set[FaultyStore] = set()
+        self.begun = self.taken_over = self.clock_steps = 0
 
     def _clock(self, began: int) -> WallClock:
         return WallClock(
@@ -230,54 +170,92 @@ class World:
 
     async def run(self, intervals: int, calm_intervals: int) -> None:
         """So many intervals with faults and so many without; then until all that ended is final."""
-        living = asyncio.create_task(self.meters.live())
         stop = asyncio.Event()
-        market = asyncio.create_task(self._market(stop))
-        try:
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(one) for one in (self.meters.live(), self._clock_steps())]
+            markets = [tasks.create_task(one) for one in (self._market(stop), self._rivals(stop))]
             await asyncio.sleep(intervals * SECONDS)
             self.faults.cease()
             await asyncio.sleep(calm_intervals * SECONDS)
             stop.set()
-            await market
-        finally:
-            for task in (living, market):
+            await asyncio.wait(markets)
+            for task in others:
                 task.cancel()
-            await asyncio.gather(living, market, return_exceptions=True)
 
     async def _market(self, stop: asyncio.Event) -> None:
         """Begun again whenever it ended, as :mod:`market.cli.service` does."""
         while not stop.is_set():
-            self.begun += 1
-            try:
+            with contextlib.suppress(*_ENDS):
                 await self._process(stop)
-            except (PowerCutError, PeergridError, DatabaseError):
-                most_s = 1.0 if self.faults.happens(0.8) else OUTAGE_S_MAX
-                await asyncio.sleep(self.faults.random.uniform(0.0, most_s))
+            most_s = OUTAGE_S_MAX if self.faults.happens(0.2) else 1.0
+            await asyncio.sleep(self.faults.random.uniform(0.0, most_s))
 
-    async def _process(self, stop: asyncio.Event) -> None:
+    async def _rivals(self, stop: asyncio.Event) -> None:
+        """Now and then a second process takes over, as it does from one that was paused through its lease;
+        the first finds out when it writes, ends, and stands by from then on.
+        """
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), SECONDS)
+            if self.faults.happens(self.faults.rival):
+                self.taken_over += 1
+                with contextlib.suppress(*_ENDS):
+                    await self._process(stop, takes_over=True)
+
+    async def _clock_steps(self) -> None:
+        """The machine's clock is set wrong for a while; then somebody sees it and begins the market again."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            if self.faults.happens(self.faults.clock_stepped):
+                self.clock_steps += 1
+                self.stepped_s = self.faults.random.uniform(-STEP_S_MAX, STEP_S_MAX)
+                await asyncio.sleep(self.faults.random.uniform(0.0, STEPPED_S_MAX))
+                self.stepped_s = 0.0
+                for store in list(self._running):
+                    store.cut()
+
+    async def _process(self, stop: asyncio.Event, *, takes_over: bool = False) -> None:
+        self.begun += 1
         with FaultyStore(self.folder / "market.sqlite", SETTINGS.identity()) as store:
-            lease = LeaseHolder(store, LEASE_S, self.loop.time)
-            assert await lease.acquire(stop)
-            # A process that begins takes the time of day as it is, but never goes back behind its journal.
-            clock = self._clock(self._began)
-            network = Network(SETTINGS, store, clock, self.faults, self.meters)
-            async with lease:
-                try:
-                    await LiveMarket(
-                        settings=SETTINGS,
-                        signer=MARKET,
-                        domain=DOMAIN,
-                        store=store,
-                        gateway=network,
-                        clock=clock,
-                        physics=PHYSICS,
-                        settler=self.chain,
-                        progress=lambda _: None,
-                        solver=Solver(self.faults),  # type: ignore[arg-type]
-                        lease=lease,
-                    ).run(stop)
-                finally:
-                    await network.end()
+            self._running.add(store)
+            try:
+                await self._market_on(store, stop, takes_over)
+            finally:
+                self._running.discard(store)
+
+    async def _market_on(self, store: FaultyStore, stop: asyncio.Event, takes_over: bool) -> None:
+        lease = LeaseHolder(store, self.lease_s, self.loop.time)
+        if takes_over:
+            take_over(store)
+        elif not await lease.acquire(stop):
+            return
+        # A process that begins takes the time of day as it is.
+        clock = self._clock(self._began)
+        network = Network(SETTINGS, store, clock, self.faults, self.meters)
+        async with lease:
+            try:
+                await LiveMarket(
+                    settings=SETTINGS,
+                    signer=MARKET,
+                    domain=DOMAIN,
+                    store=store,
+                    gateway=network,
+                    clock=clock,
+                    physics=PHYSICS,
+                    settler=self.chain,
+                    progress=lambda _: None,
+                    solver=Solver(self.faults),  # type: ignore[arg-type]
+                    lease=lease,
+                ).run(stop)
+            finally:
+                await network.end()
+
+
+def take_over(store: Store) -> None:
+    with store.transaction() as tx:
+        fence = leases.take(tx, leases.myself(), leases.current(tx))
+    assert fence is not None
+    store.hold(fence)
 
 
 def simulate_live(
@@ -287,11 +265,11 @@ def simulate_live(
     looks at its database more rarely, too.
     """
     worlds: list[World] = []
-    FaultyStore.faults = faults = Faults(seed, rarity)
+    FaultyStore.faults = faults = Faults(seed, rarity, live=True)
     look_s = LOOK_S * rarity
 
     async def main(loop: VirtualLoop) -> None:
-        worlds.append(World(folder, faults, loop))
+        worlds.append(World(folder, faults, loop, LEASE_S * rarity))
         await worlds[0].run(intervals, calm_intervals)
 
     with (

@@ -7,10 +7,8 @@ What comes of it must be what comes of a day without faults.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from grid.errors import ChainError
@@ -39,77 +36,38 @@ from market.service.waves import SimulatedMarket
 from tests.service import scene
 from tests.service.scene import DEPOSITS, DOMAIN, MARKET, MEMBERS, METERS, SECONDS, START
 from tests.sim import virtual_time
+from tests.sim.faults import Faults, FaultyStore, PowerCutError, inline_threads
 
 RUNS_MAX = 200
+BOOKS_KEPT = 1000
 BY_METER = Roster(MEMBERS)
 
 
 def remembering_physics() -> Physics:
     """Clearing is a pure function, and all seeds have the same few books."""
-    physics, cleared, ignored = scene.physics(), {}, {}
+    physics = scene.physics()
 
-    def clear(book: Book, out_of_time: Callable[[], bool] = never) -> ClearingRecord:
-        key = book.model_dump_json()
-        if key not in cleared:
-            cleared[key] = physics.clear(book, out_of_time)
-        return cleared[key]
+    @lru_cache(BOOKS_KEPT)
+    def clear(key: str) -> ClearingRecord:
+        return physics.clear(Book.model_validate_json(key))
 
-    def without_network(book: Book) -> Any:
-        key = book.model_dump_json()
-        if key not in ignored:
-            ignored[key] = physics.without_network(book)
-        return ignored[key]
+    @lru_cache(BOOKS_KEPT)
+    def without_network(key: str) -> Any:
+        return physics.without_network(Book.model_validate_json(key))
 
-    return replace(physics, clear=clear, without_network=without_network)
+    return replace(
+        physics,
+        clear=lambda book, _=never: clear(book.model_dump_json()),
+        without_network=lambda book: without_network(book.model_dump_json()),
+    )
 
 
 PHYSICS = remembering_physics()
 
 
-class PowerCutError(Exception):
-    """The process ends here; what was committed is on the disk."""
-
-
-class Faults:
-    """What goes wrong, by seed; seed 0 is a day without faults. ``rarity`` is how much rarer than usual."""
-
-    def __init__(self, seed: int, rarity: float = 1.0) -> None:
-        self.random = random.Random(seed)
-        self.calm = seed == 0
-        often = 0.0 if self.calm else 1.0 / rarity
-        self.lost = self.repeated = 0.2 * often
-        self.power_cut, self.bad_write = 0.04 * often, 0.03 * often
-        self.chain_away = self.solver_dies = 0.1 * often
-
-    def cease(self) -> None:
-        """From now on all is well."""
-        self.calm = True
-        self.lost = self.repeated = self.power_cut = self.bad_write = self.chain_away = self.solver_dies = 0.0
-
-    def happens(self, chance: float) -> bool:
-        return chance > 0 and self.random.random() < chance
-
-
-class FaultyStore(Store):
-    faults: Faults
-    _is_cut = False
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        if self._is_cut:
-            raise PowerCutError  # whatever else runs in the process ends with it
-        with super().transaction() as tx:
-            yield tx
-            if self.faults.happens(self.faults.bad_write):
-                raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
-        if self.faults.happens(self.faults.power_cut):
-            self._is_cut = True
-            raise PowerCutError
-
-
 class SimulatedChain:
-    """Has what was settled, once; it outlives the market's process. Sometimes nobody can reach it, or its
-    answer is lost.
+    """Has what was settled, once; it outlives the market's process. Sometimes nobody can reach it, its answer
+    is lost, or a reorganisation takes off what was settled last.
     """
 
     def __init__(self, faults: Faults) -> None:
@@ -125,11 +83,15 @@ class SimulatedChain:
         return Sent(f"0x{sequence:064x}", 1)
 
     def _may_be_away(self) -> None:
+        if self._faults.happens(self._faults.reorganised):
+            for sequence in sorted(self.settled)[-self._faults.random.randint(1, 3) :]:
+                del self.settled[sequence]
         if self._faults.happens(self._faults.chain_away):
             raise ChainError("the node does not answer")
 
     def lost(self, batches: Mapping[int, Mapping[str, int]]) -> Sequence[int]:
-        return []
+        self._may_be_away()
+        return [sequence for sequence in batches if sequence not in self.settled]
 
     def ahead(self, first: int) -> Sequence[OnChain]:
         return []
@@ -224,20 +186,6 @@ class Network:
         for answer in self.intake.take(heard):
             if not faults.happens(faults.lost):
                 self._meters.answered(answer)
-
-
-@contextmanager
-def inline_threads(faults: Faults) -> Iterator[None]:
-    """What the market does in threads takes virtual time, and others go on meanwhile: all of it in an order
-    that follows from the seed.
-    """
-
-    async def to_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        await asyncio.sleep(0.0 if faults.calm else faults.random.expovariate(1.0))
-        return function(*arguments, **named)
-
-    with patch.object(asyncio, "to_thread", to_thread):
-        yield
 
 
 @contextmanager

@@ -87,8 +87,21 @@ def newest(connection: Connection, kind: Kind) -> Entry | None:
 
 
 def unsettled_readings_from(connection: Connection) -> int | None:
-    """The earliest time that readings tell of which came after the last settlement; None where none did."""
-    settled = select(func.max(table.c.id)).where(table.c.kind == "post").scalar_subquery()
+    """The earliest time that readings tell of which may not have been looked at by a settlement; None where
+    there are none.
+
+    A settlement takes what came until it began, posts its own interval and then adjusts earlier ones: where
+    the process ended in between, that is to be done again, and what it took may have come before the entry
+    of the settlement before it was written.
+    """
+    settled = (
+        select(table.c.id)
+        .where(table.c.kind == "post")
+        .order_by(table.c.id.desc())
+        .offset(2)
+        .limit(1)
+        .scalar_subquery()
+    )
     bodies = connection.execute(
         select(table.c.body).where(table.c.kind == "reading", table.c.id > func.coalesce(settled, 0))
     ).scalars()

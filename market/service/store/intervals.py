@@ -32,6 +32,14 @@ NEXT_STATES: Mapping[str | None, frozenset[str]] = {
     "DISPUTED": frozenset({"METERED", "SETTLED", "FINAL"}),
 }
 
+# Looked at every second: made once.
+_NEWEST_START = select(func.max(schema.interval.c.interval_start))
+_UNSETTLED = (
+    select(schema.interval.c.interval_start, schema.interval.c.state)
+    .where(schema.interval.c.state.in_(("OPEN", "CLOSED", "CLEARED", "SUSPENDED", "METERED")))
+    .order_by(schema.interval.c.interval_start)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredInterval:
@@ -180,7 +188,7 @@ def set_revision(tx: Connection, interval_start: int, revision: int) -> None:
 
 def newest_start(connection: Connection) -> int | None:
     """The last interval whose gate opened."""
-    newest: int | None = connection.execute(select(func.max(schema.interval.c.interval_start))).scalar()
+    newest: int | None = connection.execute(_NEWEST_START).scalar()
     return newest
 
 
@@ -195,13 +203,7 @@ def first_uncleared(connection: Connection) -> int | None:
 
 def unsettled(connection: Connection) -> dict[int, str]:
     """The states of the intervals that are not settled yet, in order."""
-    table = schema.interval
-    rows = connection.execute(
-        select(table.c.interval_start, table.c.state)
-        .where(table.c.state.in_(("OPEN", "CLOSED", "CLEARED", "SUSPENDED", "METERED")))
-        .order_by(table.c.interval_start)
-    )
-    return {row.interval_start: row.state for row in rows}
+    return {row.interval_start: row.state for row in connection.execute(_UNSETTLED)}
 
 
 def set_settled(tx: Connection, interval_start: int, *, incomplete: int, revision: int) -> None:

@@ -19,6 +19,8 @@ from grid.errors import StoreError
 from market.service.store.schema import lease as table
 
 MARKET = "market"
+_HOLDER = select(table.c.holder, table.c.fence).where(table.c.name == MARKET).with_for_update()
+_BEAT = update(table).where(table.c.name == MARKET).values(beat=table.c.beat + 1)
 
 
 class FencedError(StoreError):
@@ -56,7 +58,7 @@ def take(tx: Connection, holder: str, seen: Lease | None) -> int | None:
 
 def beat(tx: Connection) -> None:
     """The holder lives."""
-    tx.execute(update(table).where(table.c.name == MARKET).values(beat=table.c.beat + 1))
+    tx.execute(_BEAT)
 
 
 def give_back(tx: Connection) -> None:
@@ -67,8 +69,7 @@ def check(tx: Connection, fence: int | None) -> None:
     """Begins a write transaction; on PostgreSQL it also waits for the one before it."""
     if fence is None:
         return
-    row = tx.execute(select(table.c.holder, table.c.fence).where(table.c.name == MARKET).with_for_update())
-    found = row.one()
+    found = tx.execute(_HOLDER).one()
     if found.fence != fence:
         raise FencedError(f"this market was taken over by {found.holder or 'another process'}")
 
