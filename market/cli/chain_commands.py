@@ -67,6 +67,7 @@ def with_a_key(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--symbol", default="PGC", show_default=True)
 @click.option("--withdrawal-delay", type=int, default=3 * 86400, show_default=True, metavar="SECONDS")
 @click.option("--admin-delay", type=int, default=7 * 86400, show_default=True, metavar="SECONDS")
+@click.option("--recovery-delay", type=int, default=7 * 86400, show_default=True, metavar="SECONDS")
 @click.option("--position-max", default="1000", show_default=True, metavar="EUR", help="Of one position.")
 @click.option("--window-max", default="100000", show_default=True, metavar="EUR", help="Of one window.")
 @click.option("--guarantee-max", default="1000", show_default=True, metavar="EUR", help="Drawn in a window.")
@@ -83,6 +84,7 @@ def deploy_contracts(
     symbol: str,
     withdrawal_delay: int,
     admin_delay: int,
+    recovery_delay: int,
     position_max: str,
     window_max: str,
     guarantee_max: str,
@@ -110,6 +112,7 @@ def deploy_contracts(
             symbol=symbol,
             withdrawal_delay_s=withdrawal_delay,
             admin_delay_s=admin_delay,
+            recovery_delay_s=recovery_delay,
             position_debit_max=ueur(position_max, "--position-max"),
             window_debit_max=ueur(window_max, "--window-max"),
             guarantee_max=ueur(guarantee_max, "--guarantee-max"),

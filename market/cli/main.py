@@ -22,7 +22,7 @@ from market.cli.messages import say
 COMMANDS = {
     "backup": ("market.cli.backup", "Copy markets' databases, also while they run."),
     "bench": ("market.cli.bench", "Measure how fast the parts are."),
-    "chain": ("market.cli.chain_commands", "Deploy a market's contracts, watch them, deposit and withdraw."),
+    "chain": ("market.cli.chain_group", "Deploy a market's contracts, watch them, deposit and withdraw."),
     "broker": ("market.cli.broker", "Set up an MQTT broker that knows everybody by certificate."),
     "clear": ("market.cli.clear", "Clear one book of orders under a feeder's limits."),
     "console": ("market.cli.console", "Serve the operator's console over a stored or running market."),
@@ -31,7 +31,7 @@ COMMANDS = {
     "feeder": ("market.cli.feeder", "List feeders, check one, import one's own."),
     "dispute": ("market.cli.dispute", "Contest what an interval came to; decide on it."),
     "init": ("market.cli.init", "Write a commented configuration of a market."),
-    "member": ("market.cli.members", "Members join, leave, move, get another meter."),
+    "member": ("market.cli.members", "Members join, leave, move, get another meter or wallet."),
     "meter": ("market.cli.meter", "Find, enrol and run meters; print the format of their messages."),
     "operate": ("market.cli.operate", "Suspend a market and resume it, change its prices or its network."),
     "replay": ("market.cli.replay", "Rebuild a market's database from its journal and compare."),

@@ -1,0 +1,9 @@
+"""``peergrid chain`` with its groups."""
+
+from __future__ import annotations
+
+from market.cli.chain_commands import command
+from market.cli.chain_owner import command as owner
+
+command.add_command(owner)
+__all__ = ["command"]
