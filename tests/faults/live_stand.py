@@ -137,7 +137,7 @@ async def stand(
 ) -> AsyncIterator[Stand]:
     """A market that runs until the block ends; ``parts`` are further ones of :func:`scene.live_market`."""
     it = Stand(folder, port, of or live_settings(), solver, parts)
-    with patch.multiple(live, _LOOK_S=0.05, _CHAIN_LOOK_S=0.1, _CHAIN_RETRY_MAX_S=0.2):
+    with patch.multiple(live, _LOOK_S=0.05, _CHAIN_LOOK_S=0.1, _CHAIN_RETRY_MAX_S=0.2, _HEALTH_S=0.5):
         serving = asyncio.create_task(it.serve())
         try:
             yield it
