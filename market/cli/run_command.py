@@ -34,6 +34,7 @@ def command(config: Path, speed: float, upgrade: bool) -> None:
     from market.cli.event_log import log_events
     from market.cli.service import serve
     from market.cli.service_config import read_service
+    from market.cli.systemd import told_of
 
     settings = read_service(config)
     base = config.resolve().parent
@@ -45,7 +46,8 @@ def command(config: Path, speed: float, upgrade: bool) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
-        await serve(settings, config, clock, stop, upgrade=upgrade)
+        async with told_of():
+            await serve(settings, config, clock, stop, upgrade=upgrade)
 
     asyncio.run(until_told())
     say("stopped; the same command goes on from here")

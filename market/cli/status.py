@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +19,39 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @click.argument("place")
+@click.option("--ready", is_flag=True, help="Exit status 1 unless all markets run and have what they need.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(place: str, as_json: bool) -> None:
+def command(place: str, ready: bool, as_json: bool) -> int:
     """Show the intervals that are not final of the markets of PLACE: a configuration or a database's file or
-    URL.
+    URL. With --ready also what /readyz tells, without a console: for a monitor, or a timer.
     """
     markets = []
     for database in databases_of(place):
         with looked_into(database) as connection:
             markets.append(status(connection, database))
+        if ready:
+            markets[-1]["lacks"] = lacks(database)
     if as_json:
         click.echo(json.dumps({"markets": markets}))
-        return
-    for market in markets:
-        show(market)
+    else:
+        for market in markets:
+            show(market)
+    return int(any(market.get("lacks") for market in markets))
+
+
+def lacks(database: Path | str) -> dict[str, str]:
+    """What a market does not have that it needs, and why, by name of the part."""
+    from market.console.market import Market
+    from market.console.readiness import readiness
+
+    market = Market(database)
+    try:
+        found = readiness(market, time.time())
+    finally:
+        market.close()
+    if found is None:
+        return {"market": "never ran on the wall clock"}
+    return {check.name: check.detail for check in found.checks if not check.ok}
 
 
 def databases_of(place: str) -> list[Path | str]:
@@ -110,6 +130,8 @@ def status(connection: Connection, database: Path | str) -> dict[str, Any]:
 
 def show(market: dict[str, Any]) -> None:
     click.echo(f"{market['feeder']}  {market['database']}")
+    for part, why in market.get("lacks", {}).items():
+        click.echo(f"  not ready: {part}: {why}")
     click.echo(f"  held by {market['held_by'] or 'nobody'}, last entry at {_time(market['last_at'])}")
     if market["suspended_since"] is not None:
         click.echo(f"  suspended since {_time(market['suspended_since'])}: {market['suspended_because']}")

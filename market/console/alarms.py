@@ -27,6 +27,7 @@ TITLES = {
     "chain": "The chain does not settle",
     "clock": "The machine's clock was set",
     "balance": "Balance runs low",
+    "network": "An interval lacks its network",
     "offline": "Meter is offline",
 }
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from market.cli.main import run
+from market.cli.systemd import told_of
 from market.console.app import create_app
 from market.console.market import Market
 from market.console.readiness import SILENT_S, readiness
@@ -86,6 +87,35 @@ def test_a_market_that_is_silent_is_not_ready_and_nothing_of_it_is_known(place: 
     assert found(place, SILENT_S - 5) == found(place)
     state = found(place, SILENT_S + 5)
     assert state is not None and [name for name, ok in state.items() if ok] == ["database", "lease"]
+
+
+def test_a_monitor_without_a_console_hears_the_same_by_exit_status(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status", str(place), "--ready"]) == 0
+    changed(place, lambda tx: health.note(tx, AT, health.BROKER, False, "there is no connection"))
+    capsys.readouterr()
+    assert run(["status", str(place), "--ready", "--json"]) == 1
+    (told,) = json.loads(capsys.readouterr().out)["markets"]
+    assert told["lacks"] == {"broker": "there is no connection"}
+    assert run(["status", str(place)]) == 0, "who does not ask is not told"
+
+
+async def test_systemd_hears_that_a_service_began_lives_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "30000")
+        async with told_of():
+            assert systemd.recv(100) == b"READY=1"
+            for _ in range(3):
+                assert await asyncio.to_thread(systemd.recv, 100) == b"WATCHDOG=1"
+        while (last := systemd.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"
 
 
 def test_a_stored_day_has_no_process_to_be_ready(tmp_path: Path) -> None:
