@@ -70,6 +70,12 @@ class StoreError(PeergridError):
     """The database is not the one expected, or refused a write."""
 
 
+class OtherStoreError(StoreError):
+    """A database of other terms or of another Peergrid: trying again does not help."""
+
+    exit_status = 2
+
+
 class ChainError(PeergridError):
     """The chain refused a transaction, is not the one expected, or cannot be reached."""
 

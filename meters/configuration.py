@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from grid.errors import InputError, Problem
 
 M = TypeVar("M", bound=BaseModel)
+_PATTERNS = {r"^0x[0-9a-f]{40}$": "is no address of 0x and 40 small hexadecimal digits"}
 
 
 class Part(BaseModel):
@@ -71,5 +72,7 @@ def _said(detail: Any) -> tuple[object, str]:
         return value, "is no field here"
     if isinstance(value, dict | list):
         value = "…"
+    if words := _PATTERNS.get(detail.get("ctx", {}).get("pattern", "")):
+        return value, words
     reason = detail["msg"].removeprefix("Value error, ")
     return value, reason[:1].lower() + reason[1:]

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from market.messages.models import Tariff
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-Hours = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5][05]-(([01]\d|2[0-3]):[0-5][05]|24:00)$")]
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5][05]-(([01]\d|2[0-3]):[0-5][05]|24:00)")
+
+
+def _is_hours(text: str) -> str:
+    if _HOURS.fullmatch(text) is None:
+        raise ValueError("is no span of hours, such as 22:00-06:00, to five minutes")
+    return text
+
+
+Hours = Annotated[str, AfterValidator(_is_hours)]
 """``22:00-06:00`` goes over midnight, into the next day; to 5 minutes."""
 _SLOT_MINUTES = 5
 _SLOTS_A_DAY = 24 * 60 // _SLOT_MINUTES

@@ -103,11 +103,12 @@ def price_lines(prices: Path) -> list[dict[str, Any]]:
     from meters.configuration import parsed, read_text
 
     changes = []
-    for number, row in enumerate(csv.DictReader(io.StringIO(read_text(prices))), start=2):
+    rows = csv.DictReader(io.StringIO(read_text(prices)))
+    if "from" not in (header := rows.fieldnames or ()):
+        raise InputError.single(f"{prices}:1", "header", ",".join(header), "has no column from, by commas")
+    for number, row in enumerate(rows, start=2):
         where = f"{prices}:{number}"
-        first = row.pop("from", None)
-        if first is None:
-            raise InputError.single(where, "from", None, "is missing")
+        first = row.pop("from")
         document: dict[str, Any] = {}
         for name, text in row.items():
             group, _, part = str(name).rpartition(".")
@@ -116,7 +117,9 @@ def price_lines(prices: Path) -> list[dict[str, Any]]:
             except (TypeError, ValueError):
                 raise InputError.single(where, name, text, "is no whole number of µEUR/kWh") from None
         chosen = parsed(where, Tariff, document)
-        changes.append({"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")})
+        changes.append(
+            {"first_start": start_of(first, where, "from"), "tariff": chosen.model_dump(mode="json")}
+        )
     if not changes:
         raise InputError.single(str(prices), "", "…", "has no line with prices")
     return changes
@@ -151,7 +154,7 @@ def grid(
     from meters.configuration import parsed, read_toml
 
     if net is None and limits is None:
-        raise InputError.single("--net", "", None, "or --limits is needed")
+        raise InputError.single("--net", "", "nothing", "was given, nor --limits: say what changes")
     if net is None:
         with Store(database_at(place, feeder), {}) as store:
             name = standing_net(store, start_of(first))
@@ -241,14 +244,16 @@ def resolve(
     """Decide dispute NUMBER: dismiss it, or settle the interval anew on the energy that is right."""
     energy = (import_wh, export_wh)
     if dismiss == (None not in energy) or (dismiss and energy != (None, None)):
-        raise InputError.single("--dismiss", "", dismiss, "or else --import-wh and --export-wh")
+        raise InputError.single(
+            "--dismiss", "", dismiss, "stands alone: else --import-wh and --export-wh are needed"
+        )
     body: dict[str, Any] = {"dispute": number, "decision": "dismissed" if dismiss else "upheld"}
     if not dismiss:
         body |= {"import_wh": import_wh, "export_wh": export_wh}
     ask(place, feeder, "resolve", body, reason, wait_s)
 
 
-def start_of(text: str | None) -> int | None:
+def start_of(text: str | None, source: str = "TIME", field: str = "") -> int | None:
     if text is None:
         return None
     try:
@@ -256,7 +261,7 @@ def start_of(text: str | None) -> int | None:
     except ValueError:
         moment = datetime.min
     if moment.tzinfo is None:
-        raise InputError.single("TIME", "", text, "is no time with a zone, such as 2026-11-22T12:00:00Z")
+        raise InputError.single(source, field, text, "is no time with a zone, such as 2026-11-22T12:00:00Z")
     return int(moment.timestamp())
 
 
@@ -268,10 +273,15 @@ def ask(
     reason: str,
     wait_s: float,
 ) -> None:
-    """Gives an instruction and tells the market's answer. Raises :class:`PeergridError` where it refuses."""
+    """Gives an instruction and tells the market's answer, and what came of it. Raises :class:`PeergridError`
+    where it refuses.
+    """
+    from market.cli.effects import brief, effects
     from market.cli.status import databases_of
-    from market.service.store import Store, instructions, money
+    from market.service.store import Store, instructions, leases, money
 
+    if not reason.strip():
+        raise InputError.single("--reason", "", reason, "is empty: it is kept for good, and told")
     stores = {}
     for database in databases_of(place):
         store = Store(database, {})
@@ -284,15 +294,20 @@ def ask(
         raise InputError.single("--feeder", "", chosen, f"is none of {', '.join(stores)}")
     store = stores[chosen]
     with store.transaction() as tx:
+        before = effects(tx)
         number = instructions.give(tx, getpass.getuser(), kind, body, reason)
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         with store.reading() as connection:
             answer = instructions.one(connection, number)
+            after = effects(connection)
         if answer is not None and answer.refusal is not None:
             if answer.refusal:
                 raise PeergridError(f"refused: {answer.refusal}")
-            say(f"done: instruction {number}")
+            say("\n".join(["done", *(f"  {line}" for line in brief(after - before))]))
             return
         time.sleep(_POLL_S)
-    say(f"instruction {number} waits: the market has not looked at it within {wait_s:g} s")
+    with store.reading() as connection:
+        runs = leases.is_held(leases.current(connection))
+    why = "has not looked at it yet" if runs else "does not run"
+    say(f"instruction {number} waits: the market {why}; it is carried out when it can be")

@@ -22,7 +22,7 @@ from contracts.registry import RegisteredMeters
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
 from grid.catalogue import open_feeder, year_profiles
-from grid.errors import BrokerError, InputError, PeergridError
+from grid.errors import BrokerError, InputError, OtherStoreError, PeergridError
 from grid.feeder import Feeder
 from market.cli.alerts_config import channels_of
 from market.cli.chain import market_chain
@@ -43,7 +43,7 @@ from market.service.registered import Registered
 from market.service.settings import MarketSettings, Member, Role, Treasury
 from market.service.settler import ContractSettler, LateSettler
 from market.service.solver import SolverProcess
-from market.service.store import Store, health, input_journal
+from market.service.store import Store, alarms, health, input_journal
 from market.service.store.journal import StoreJournal
 from market.service.store.leases import FencedError
 from meters.broker import Broker, free_port
@@ -147,6 +147,7 @@ def _broker_noted(
         if isinstance(error, BrokerError):
             with suppress(DatabaseError, FencedError), store.transaction() as tx:
                 health.note(tx, clock.now(), health.BROKER, False, str(error))
+                alarms.raise_alarm(tx, clock.now(), "broker", "broker", str(error))
 
     return note
 
@@ -160,7 +161,7 @@ async def _supervised(place: Place, host: str, port: int, tls: Tls | None, stop:
                 if market is not None:
                     _log.info("market runs", extra={"event": {"feeder": name}})
                     await market.run(stop)
-        except (InputError, FencedError):
+        except (InputError, OtherStoreError, FencedError):
             raise
         except (PeergridError, DatabaseError, OSError) as error:
             what = str(error.orig) if isinstance(error, OperationalError) else str(error)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from grid.errors import InputError
+from grid.errors import InputError, Problem
 from market.auction.book import Limits
 from market.cli.alerts_config import AlertsSection
 from market.messages.models import Address, FeederId, Tariff
@@ -157,29 +157,33 @@ def read_members(path: Path, bus_of: dict[str, int]) -> list[Member]:
     if rows.fieldnames is None or tuple(rows.fieldnames) != MEMBER_COLUMNS:
         found = ",".join(rows.fieldnames or ())
         raise InputError.single(str(path), "header", found, f"is not {','.join(MEMBER_COLUMNS)}")
-    members = []
+    members: list[Member] = []
+    problems: list[Problem] = []
     for line, row in enumerate(rows, start=2):
-        point = row["connection_point"]
-        if point not in bus_of:
-            raise InputError.single(f"{path}:{line}", "connection_point", point, "is not on this feeder")
-        document = {
-            **row,
-            "fuse_w": _whole(path, line, "fuse_w", row["fuse_w"]),
-            "tan_phi_ppm": _whole(path, line, "tan_phi_ppm", row["tan_phi_ppm"]),
-            "bus": bus_of[point],
-            "deposit_ueur": 0,
-        }
-        members.append(parsed(f"{path}:{line}", Member, document))
+        try:
+            members.append(_member(f"{path}:{line}", row, bus_of))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
     if not members:
         raise InputError.single(str(path), "", "…", "has no member")
     return members
 
 
-def _whole(path: Path, line: int, field: str, text: str | None) -> int:
+def _member(where: str, row: dict[str, str], bus_of: dict[str, int]) -> Member:
+    point = row["connection_point"]
+    if point not in bus_of:
+        raise InputError.single(where, "connection_point", point, "is not on this feeder")
+    numbers = {field: _whole(where, field, row[field]) for field in ("fuse_w", "tan_phi_ppm")}
+    return parsed(where, Member, {**row, **numbers, "bus": bus_of[point], "deposit_ueur": 0})
+
+
+def _whole(where: str, field: str, text: str | None) -> int:
     try:
         return int(text or "")
     except ValueError:
-        raise InputError.single(f"{path}:{line}", field, text, "is no whole number") from None
+        raise InputError.single(where, field, text, "is no whole number") from None
 
 
 def treasuries_of(addresses: dict[Role, str]) -> dict[Role, Treasury]:

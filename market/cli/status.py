@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from grid.errors import InputError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_LINES_MAX = 12
 
 
 @click.command("status")
@@ -97,17 +100,35 @@ def looked_into(database: Path | str) -> Iterator[Connection]:
 
 def status(connection: Connection, database: Path | str) -> dict[str, Any]:
     """As JSON values; times are Unix seconds."""
-    from market.service.store import disputes, input_journal, instructions, intervals, leases, money, terms
+    from market.cli.effects import effects
+    from market.service.store import (
+        disputes,
+        health,
+        input_journal,
+        instructions,
+        intervals,
+        leases,
+        money,
+        terms,
+    )
 
     lease = leases.current(connection)
     suspension = terms.standing_suspension(connection)
+    last_at = input_journal.last_at(connection)
     return {
         "feeder": money.market_of(connection),
         "database": str(database),
         "held_by": lease.holder if lease else "",
-        "last_at": input_journal.last_at(connection),
+        "runs": leases.is_held(lease),
+        "last_at": last_at,
+        "away": {
+            part.part: {"since": part.since, "detail": part.detail}
+            for part in health.parts(connection).values()
+            if not part.ok
+        },
         "suspended_since": suspension[0] if suspension else None,
         "suspended_because": suspension[1] if suspension else None,
+        "coming": [one._asdict() for one in sorted(effects(connection)) if one.at > (last_at or 0)],
         "intervals": [
             {
                 "interval_start": one.interval_start,
@@ -129,27 +150,70 @@ def status(connection: Connection, database: Path | str) -> dict[str, Any]:
 
 
 def show(market: dict[str, Any]) -> None:
+    from market.cli.effects import Effect, brief
+
     click.echo(f"{market['feeder']}  {market['database']}")
     for part, why in market.get("lacks", {}).items():
         click.echo(f"  not ready: {part}: {why}")
-    click.echo(f"  held by {market['held_by'] or 'nobody'}, last entry at {_time(market['last_at'])}")
+    click.echo(f"  {_who_runs(market)}; last entry at {_time(market['last_at'])}")
+    for part, why in market["away"].items() if market["runs"] and "lacks" not in market else ():
+        click.echo(f"  {part} away since {_time(why['since'])}: {why['detail']}")
     if market["suspended_since"] is not None:
         click.echo(f"  suspended since {_time(market['suspended_since'])}: {market['suspended_because']}")
-    for one in market["intervals"]:
-        missing = f", {one['incomplete']} meters to be read" if one["incomplete"] else ""
-        adjusted = f", revision {one['revision']}" if one["revision"] else ""
-        click.echo(f"  {_time(one['interval_start'])}  {one['state']:<9}{missing}{adjusted}")
-    if not market["intervals"]:
-        click.echo("  every interval is final")
+    for line in interval_lines(market["intervals"]):
+        click.echo(f"  {line}")
     for name in ("batches_pending", "instructions_waiting"):
         if market[name]:
             click.echo(f"  {name.replace('_', ' ')}: {', '.join(map(str, market[name]))}")
     for dispute in market["disputes_open"]:
         start = _time(dispute["interval_start"])
         click.echo(f"  dispute {dispute['id']}: {dispute['meter']} at {start}: {dispute['reason']}")
+    for line in brief(Effect(**one) for one in market["coming"]):
+        click.echo(f"  from {line}")
+
+
+def interval_lines(intervals: list[dict[str, Any]]) -> list[str]:
+    """A line each; of many, those of one state that follow each other share one."""
+    if not intervals:
+        return ["no interval waits for anything"]
+    if len(intervals) <= _LINES_MAX:
+        return [" ".join((_time(one["interval_start"]), one["state"], *_notes([one]))) for one in intervals]
+    lines = []
+    for state, alike in groupby(intervals, key=lambda one: one["state"]):
+        found = list(alike)
+        first, last = found[0]["interval_start"], found[-1]["interval_start"]
+        span = _time(first) if first == last else f"{_time(first)} to {_time(last)}"
+        count = [f"({len(found)} intervals)"] if len(found) > 1 else []
+        lines.append(" ".join((span, state, *count, *_notes(found))))
+    return lines
+
+
+def _notes(intervals: list[dict[str, Any]]) -> list[str]:
+    unread, adjusted = (sum(one[name] > 0 for one in intervals) for name in ("incomplete", "revision"))
+    notes = []
+    if len(intervals) == 1:
+        (one,) = intervals
+        if unread:
+            notes.append(f"{one['incomplete']} meter{'s' if one['incomplete'] > 1 else ''} to be read")
+        if adjusted:
+            notes.append(f"revision {one['revision']}")
+    else:
+        if unread:
+            notes.append(f"{unread} with meters to be read")
+        if adjusted:
+            notes.append(f"{adjusted} revised")
+    return [", ".join(notes)] if notes else []
+
+
+def _who_runs(market: dict[str, Any]) -> str:
+    machine, _, process = market["held_by"].partition(" ")
+    who = f"process {process.partition(' ')[0]} on {machine.partition('/')[0]}"
+    if market["runs"]:
+        return f"run by {who}"
+    return f"nobody runs it: {who} has ended" if machine else "nobody runs it"
 
 
 def _time(moment: int | None) -> str:
-    from datetime import UTC, datetime
+    from market.service.clock import utc
 
-    return "never" if moment is None else datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return "never" if moment is None else utc(moment)

@@ -28,6 +28,7 @@ TITLES = {
     "clock": "The machine's clock was set",
     "balance": "Balance runs low",
     "network": "An interval lacks its network",
+    "broker": "The broker is away",
     "offline": "Meter is offline",
 }
 

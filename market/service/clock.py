@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 STEP_S = 5.0
 """The machine's clock is followed up to this far; what is more is a step, not a drift."""
+
+
+def utc(moment: int) -> str:
+    """Unix seconds for people."""
+    form = "%Y-%m-%dT%H:%M:%SZ" if moment % 60 else "%Y-%m-%dT%H:%MZ"
+    return datetime.fromtimestamp(moment, UTC).strftime(form)
 
 
 class Clock(Protocol):

@@ -17,6 +17,7 @@ from market.accounts.metering import Flag, Metered
 from market.accounts.timeofuse import TimeOfUse
 from market.auction.book import Limits
 from market.messages.models import Tariff
+from market.service.clock import utc
 from market.service.joining import Joining, JoiningError
 from market.service.networks import Networks
 from market.service.ports import Network, OnChain
@@ -127,7 +128,7 @@ class Instructing:
         """From the first interval that is not cleared, or a later one."""
         standing = terms.standing_suspension(tx)
         if standing is not None:
-            raise RefusedError(f"suspended since interval {standing[0]} already: {standing[1]}")
+            raise RefusedError(f"suspended since {utc(standing[0])} already: {standing[1]}")
         earliest = intervals.first_uncleared(tx) or self._next_start(tx, at)
         terms.suspend(tx, self._boundary(body.get("first_start"), earliest), reason)
 
@@ -176,9 +177,11 @@ class Instructing:
         if asked is None:
             return earliest
         if asked % self._settings.seconds:
-            raise RefusedError(f"{asked} is no boundary of {self._settings.minutes} minutes")
+            raise RefusedError(f"{utc(asked)} is no boundary of {self._settings.minutes} minutes")
         if asked < earliest:
-            raise RefusedError(f"interval {asked} is too early: {earliest} is the first that can be changed")
+            raise RefusedError(
+                f"{utc(asked)} is too early: {utc(earliest)} is the first interval that can be changed"
+            )
         return asked
 
     # Disputes
@@ -190,14 +193,14 @@ class Instructing:
             raise RefusedError(f"{meter} is no meter of this market")
         state = intervals.state_of(tx, start)
         if state not in ("SETTLED", "FINAL", "DISPUTED"):
-            raise RefusedError(f"interval {start} is not settled: it is {state or 'unknown'}")
+            raise RefusedError(f"interval {utc(start)} is not settled: it is {state or 'unknown'}")
         if start < recovery.closed_before(tx):
-            raise RefusedError(f"interval {start}: what the chain paid stands, its records were lost")
+            raise RefusedError(f"interval {utc(start)}: what the chain paid stands, its records were lost")
         last = start + self._settings.seconds + self._settings.dispute_window_s
         if at > last:
-            raise RefusedError(f"the window for interval {start} closed at {last}")
+            raise RefusedError(f"the window for interval {utc(start)} closed at {utc(last)}")
         if disputes.standing_of(tx, start, meter):
-            raise RefusedError(f"interval {start} of {meter} is disputed already")
+            raise RefusedError(f"interval {utc(start)} of {meter} is disputed already")
         account = household(meter)
         held_neur = sum(p.amount_neur for p in money.postings(tx, start) if p.account == account)
         disputes.open_one(tx, start, meter, at, reason, held_neur)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from grid.errors import PeergridError
+from market.service.clock import utc
 from market.service.roster import Roster
 from market.service.settings import Member
 from market.service.store import membership
@@ -97,7 +98,7 @@ class Joining:
         member = self._roster.at(first_start).get(meter)
         if member is None or self._roster.has_change(meter, first_start):
             raise JoiningError(
-                f"{meter} is no member at {first_start}, or has a change then or later already"
+                f"{meter} is no member at {utc(first_start)}, or has a change then or later already"
             )
         return member
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from sqlalchemy.exc import DatabaseError
 from contracts.chain import ContractRevertError
 from grid.errors import ChainError, SolverError, StoreError
 from market.accounts.metering import BOUNDARY_TOLERANCE_S
-from market.service.clock import WallClock
+from market.service.clock import WallClock, utc
 from market.service.engine import Engine
 from market.service.lease_holder import LeaseHolder
 from market.service.ports import BehindError, OnChain, Standing, never
@@ -34,6 +35,7 @@ from market.service.store.alarms import AlarmKind
 _LOOK_S = 1.0
 """Real seconds between two looks at instructions and clock."""
 _HEALTH_S = 5.0
+_BROKER_PATIENCE_S = 15.0
 _CHAIN_LOOK_S = 2.0
 _CHAIN_RETRY_MAX_S = 60.0
 _NOTED_S = 6 * 3600
@@ -187,7 +189,9 @@ class LiveMarket(Engine):
         if newest is None and now > self._gate_times(current)[1]:
             return  # the very first gate is a whole one
         if (current - start) // seconds > _MISSED_MAX:
-            raise StoreError(f"the last interval began at {newest} and it is {now}: a clock is wrong")
+            raise StoreError(
+                f"the last interval began at {utc(newest or 0)} and it is {utc(now)}: a clock is wrong"
+            )
         while start <= current:
             if now > self._gate_times(start)[1]:
                 why = self._lost_words(start) or "the market did not run when its gate was to be open"
@@ -237,7 +241,7 @@ class LiveMarket(Engine):
     async def _settle_or_wait(self, start: int) -> None:
         waiting = await self._settle(start)
         for one, error in waiting.items():
-            words = f"interval {one} waits to be settled: {error}"
+            words = f"interval {utc(one)} waits to be settled: {error}"
             self._alarm("network", f"interval:{one}", words)
         if start in waiting:
             self._waits_until[start] = self._clock.now() + _NETWORK_RETRY_S
@@ -331,7 +335,7 @@ class LiveMarket(Engine):
         """
         ends_at = self._standing_at + self._standing.liable_s
         if self._chain_trouble and self._clock.now() + self._until_settled_s() > ends_at:
-            return f"the chain has been away since {self._standing_at}: deposits may be gone"
+            return f"the chain has been away since {utc(self._standing_at)}: deposits may be gone"
         return self._blocked
 
     def _until_settled_s(self) -> int:
@@ -367,12 +371,19 @@ class LiveMarket(Engine):
 
     async def _note_health(self) -> None:
         """Tells those who only see the database that the market lives, and what it has of what it needs."""
+        away_since, told = time.monotonic(), False
         while True:
             now, connected = self._clock.now(), self._gateway.is_connected
             with contextlib.suppress(DatabaseError, StoreError), self._store.transaction() as tx:
                 health.note(tx, now, health.MARKET, True)
                 health.note(tx, now, health.BROKER, connected, "" if connected else "there is no connection")
                 health.note(tx, now, health.CHAIN, not self._chain_trouble, self._chain_trouble)
+            if connected:
+                away_since, told = time.monotonic(), False
+            elif not told and time.monotonic() - away_since >= _BROKER_PATIENCE_S:
+                with contextlib.suppress(DatabaseError, StoreError):
+                    self._alarm("broker", "broker", "is away: gates that nobody can reach are suspended")
+                    told = True
             await asyncio.sleep(_HEALTH_S)
 
     def _alarm(self, kind: AlarmKind, subject: str, words: str) -> None:

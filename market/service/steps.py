@@ -20,6 +20,7 @@ from market.auction.record import ClearingRecord, suspended_record
 from market.messages.models import Order, Tariff
 from market.messages.signing import Domain
 from market.service import orderbook
+from market.service.clock import utc
 from market.service.instructing import Instructing
 from market.service.networks import Networks
 from market.service.parse import topic_of
@@ -192,7 +193,7 @@ class Steps:
             outbox.put_all(tx, messages)
             intervals.advance(tx, start, record.status.upper(), at, record.reason or "")
             if record.status == "suspended":
-                notices.tell(tx, at, "suspended", "trading", f"interval {start}: {record.reason}")
+                notices.tell(tx, at, "suspended", "trading", f"interval {utc(start)}: {record.reason}")
             input_journal.add(tx, decision(at, "clear", start, content=content))
         return len(awards)
 

@@ -50,7 +50,7 @@ def test_a_night_goes_over_midnight_by_the_local_clock(moment: str, name: str) -
         ([band("a", DAY, "00:00-24:00"), band("b", DAY, "06:00-06:05")], "mon 06:00 is in two bands: a, b"),
         ([band("a", DAY, "00:05-24:00")], "mon 00:00 is in no band"),
         ([band("a", DAY), band("b", DAY)], "'b' has no hours"),
-        ([band("a", DAY, "7-8")], "should match pattern"),
+        ([band("a", DAY, "7-8")], "no span of hours"),
         ([], "at least 1 item"),
     ],
 )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from market.cli.main import run
-from market.service.store import Store, instructions
+from market.cli.status import interval_lines
+from market.service.store import Store, instructions, terms
 from tests.service.scene import settings
 
 HEADER = "from,import_price,export_price,floor,cap,local_fee,import_fees\n"
@@ -71,8 +75,8 @@ def test_parts_and_time_of_use_are_asked_for(database: Path) -> None:
         (HEADER, "has no line with prices"),
         (HEADER + LINE.replace("350000", "dear"), "prices.csv:2: import_price: 'dear' is no whole number"),
         (HEADER + LINE.replace("350000", "10"), "floor <= export_price <= import_price"),
-        (HEADER + LINE.replace("Z", ""), "is no time with a zone"),
-        (HEADER.replace("from", "since") + LINE, "prices.csv:2: from: None is missing"),
+        (HEADER + LINE.replace("Z", ""), "prices.csv:2: from: '2026-11-23T07:00:00' is no time with a zone"),
+        (HEADER.replace("from", "since") + LINE, "prices.csv:1: header: 'since,import_price"),
     ],
 )
 def test_prices_that_are_none_are_refused_by_line(
@@ -94,9 +98,58 @@ def test_a_decision_needs_its_energy_or_none(database: Path, capsys: pytest.Capt
     assert [dict(one.body) for one in asked(database)] == [{"dispute": 1, "decision": "dismissed"}]
 
 
+def test_what_is_kept_for_good_is_not_empty(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["operate", "suspend", str(database), "--reason", " ", "--wait-s", "0"]) == 2
+    assert "--reason" in capsys.readouterr().err and asked(database) == []
+
+
 def test_what_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere = tmp_path / "nowhere.sqlite"
     assert run(["status", str(nowhere)]) == 2
     assert run(["replay", str(nowhere)]) == 2
     assert "nowhere.sqlite" in capsys.readouterr().err
     assert not nowhere.exists()
+
+
+def test_the_answer_says_from_when_on_and_status_what_comes(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def carry_out() -> None:
+        with Store(database, {}) as store:
+            for _ in range(1000):
+                with store.transaction() as tx:
+                    if waiting := instructions.waiting(tx):
+                        terms.suspend(tx, 1_795_417_200, "line 4")
+                        instructions.answer(tx, waiting[0].id, 1_795_416_000, "")
+                        return
+                time.sleep(0.02)
+
+    market = Thread(target=carry_out)
+    market.start()
+    assert run(["operate", "suspend", str(database), "--reason", "line 4", "--wait-s", "20"]) == 0
+    market.join()
+    told = "2026-11-23T07:00Z  no trading: line 4"
+    assert capsys.readouterr().err == f"peergrid: done\n  {told}\n"
+    assert run(["status", str(database)]) == 0
+    shown = capsys.readouterr().out
+    assert f"from {told}" in shown and "nobody runs it" in shown and "no interval waits" in shown
+
+
+def interval(index: int, state: str, **more: int) -> dict[str, Any]:
+    start = 1_795_417_200 + 900 * index
+    return {"interval_start": start, "state": state, "incomplete": 0, "revision": 0, **more}
+
+
+def test_few_intervals_have_a_line_each_and_many_share_them() -> None:
+    few = [interval(0, "SETTLED", incomplete=1, revision=2), interval(1, "CLEARED"), interval(2, "OPEN")]
+    assert interval_lines(few) == [
+        "2026-11-23T07:00Z SETTLED 1 meter to be read, revision 2",
+        "2026-11-23T07:15Z CLEARED",
+        "2026-11-23T07:30Z OPEN",
+    ]
+    many = [interval(index, "SETTLED", incomplete=index % 2) for index in range(198)]
+    assert interval_lines([*many, interval(198, "CLEARED"), interval(199, "OPEN")]) == [
+        "2026-11-23T07:00Z to 2026-11-25T08:15Z SETTLED (198 intervals) 99 with meters to be read",
+        "2026-11-25T08:30Z CLEARED",
+        "2026-11-25T08:45Z OPEN",
+    ]

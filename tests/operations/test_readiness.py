@@ -196,19 +196,23 @@ async def test_a_running_market_is_ready_until_its_broker_is_away_and_again_afte
             assert time.monotonic() < deadline, (await client(), services[0].words())
             await asyncio.sleep(0.2)
 
+    async def told(words: str) -> None:
+        deadline = time.monotonic() + 60
+        while not any(words.encode() in body for _, body in receiver.got):
+            assert time.monotonic() < deadline, services[0].words()
+            await asyncio.sleep(0.2)
+
     async with Broker(port=port):
         services.append(Service(config, "one"))
         await asyncio.to_thread(services[0].until, lambda event: event["event"] == "cleared")
         await until(lambda status, parts: status == 200 and all(parts.values()))
     await until(lambda status, parts: status == 503 and not parts["broker"] and parts["database"])
+    await told("broker")
     async with Broker(port=port):
         await until(lambda status, parts: status == 200)
         asked = ["operate", "suspend", str(config), "--reason", "a fault on the line"]
         assert await asyncio.to_thread(run, asked) == 0
-        deadline = time.monotonic() + 60
-        while not any(b"a fault on the line" in body for _, body in receiver.got):
-            assert time.monotonic() < deadline, services[0].words()
-            await asyncio.sleep(0.2)
+        await told("a fault on the line")
         services[0].send(signal.SIGTERM)
         assert await asyncio.to_thread(services[0].ended) == 0
     told = [json.loads(body) for _, body in receiver.got]

@@ -26,6 +26,7 @@ AlarmKind = Literal[
     "network",
     "registry",
     "offline",
+    "broker",
 ]
 
 

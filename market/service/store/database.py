@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool
 
-from grid.errors import StoreError
+from grid.errors import OtherStoreError, StoreError
 from market.service.store import leases, schema
 
 BUSY_S = 30.0
@@ -92,13 +92,18 @@ class Store:
 
                 upgrade_to(tx, stored["schema_version"])
                 stored["schema_version"] = identity["schema_version"]
+        kept, here = stored.get("schema_version", ""), identity.get("schema_version", "")
+        if kept != here:
+            older = kept.isdigit() and here.isdigit() and int(kept) < int(here)
+            how = "back it up, then let `peergrid run` migrate it with --upgrade" if older else "it is newer"
+            raise OtherStoreError(f"{self.name}: schema_version is {kept}, this Peergrid's {here}: {how}")
         different = [
             f"{key} is {stored.get(key)!r} there and {value!r} here"
             for key, value in identity.items()
             if stored.get(key) != value
         ]
         if different:
-            raise StoreError(f"{self.name} belongs to another run: {'; '.join(different)}")
+            raise OtherStoreError(f"{self.name} belongs to another run: {'; '.join(different)}")
 
 
 READ_ONLY: Mapping[str, dict[str, Any]] = {

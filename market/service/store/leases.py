@@ -79,6 +79,11 @@ def myself() -> str:
     return f"{_machine()} {os.getpid()} {_started(os.getpid())}"
 
 
+def is_held(lease: Lease | None) -> bool:
+    """Whether somebody has it who is not known to have ended."""
+    return lease is not None and lease.holder != "" and not is_gone(lease.holder)
+
+
 def is_gone(holder: str) -> bool:
     """Whether a holder is known to have ended: only what runs on this machine can be known."""
     machine, _, process = holder.partition(" ")

@@ -107,10 +107,12 @@ _OF_METER = (
 
 def erase(tx: Connection, meter: str) -> None:
     """Forgets of a meter what is not accounting."""
-    told = select(schema.notice.c.id).where(schema.notice.c.subject == meter)
+    told = select(schema.notice.c.id).where(
+        schema.notice.c.subject.startswith(meter)
+    )  # a dispute's has its interval besides
     tx.execute(delete(schema.delivery).where(schema.delivery.c.notice.in_(told)))
     for table in _ABOUT:
-        tx.execute(delete(table).where(table.c.subject == meter))
+        tx.execute(delete(table).where(table.c.subject.startswith(meter)))
     for table in _PERSONAL:
         tx.execute(delete(table).where(table.c.meter == meter))
 

@@ -103,3 +103,34 @@ def resume(tx: Connection, until_start: int) -> None:
     """Ends the suspension: trading begins again with the interval ``until_start``."""
     table = suspension
     tx.execute(update(table).where(table.c.until_start.is_(None)).values(until_start=until_start))
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Something that an operator decided: ``what`` counts from the interval at ``first_start`` on."""
+
+    first_start: int
+    what: str
+
+
+def decided(connection: Connection) -> list[Decided]:
+    """All that was ever decided of prices, network and trading, by when it counts."""
+    prices = select(tariff_change.c.first_start, tariff_change.c.tariff)
+    nets = select(grid_change.c.first_start, grid_change.c.feeder_name, grid_change.c.limits)
+    found = [Decided(row.first_start, _of_prices(row.tariff)) for row in connection.execute(prices)]
+    for row in connection.execute(nets):
+        limits = Limits.model_validate_json(row.limits).model_dump(exclude_none=True)
+        words = ", ".join(f"{name} {value:g}" for name, value in limits.items())
+        found.append(Decided(row.first_start, f"network {row.feeder_name}" + (f", {words}" if words else "")))
+    for row in connection.execute(select(suspension)):
+        found.append(Decided(row.first_start, f"no trading: {row.reason}"))
+        if row.until_start is not None:
+            found.append(Decided(row.until_start, "trading again"))
+    return sorted(found, key=lambda one: (one.first_start, one.what))
+
+
+def _of_prices(text: str) -> str:
+    prices = _PRICES.validate_json(text)
+    if isinstance(prices, Tariff):
+        return f"prices, import {prices.import_price} and export {prices.export_price} µEUR/kWh"
+    return f"prices by time of use: {', '.join(band.name for band in prices.bands)}"

@@ -1,0 +1,42 @@
+"""What operators' decisions come to, for people: from when on, and what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection
+
+from market.drawing.units import eur
+from market.service.clock import utc
+from market.service.store import disputes, membership, terms
+
+_LINES_MAX = 8
+
+
+class Effect(NamedTuple):
+    """``at`` is the start of the first interval that it counts for, Unix seconds."""
+
+    at: int
+    words: str
+
+
+def effects(connection: Connection) -> frozenset[Effect]:
+    """Everything that was decided so far."""
+    found = {Effect(one.first_start, one.what) for one in terms.decided(connection)}
+    for change in membership.changes(connection):
+        member = change.member
+        words = f"at {member.connection_point}, of {member.owner}" if member else "no member any more"
+        found.add(Effect(change.first_start, f"{change.meter} {words}"))
+    for one in disputes.everything(connection):
+        state = one.decision or f"open, {eur(one.held_neur, 4)} held back"
+        found.add(Effect(one.interval_start, f"dispute {one.id} of {one.meter}: {state}"))
+    return frozenset(found)
+
+
+def brief(decided: Iterable[Effect]) -> list[str]:
+    """A line each, by time; of many the first ones and the last."""
+    lines = [f"{utc(one.at)}  {one.words}" for one in sorted(decided)]
+    if len(lines) <= _LINES_MAX:
+        return lines
+    return [*lines[: _LINES_MAX - 2], f"… {len(lines) - _LINES_MAX + 1} more", lines[-1]]
