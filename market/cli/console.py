@@ -137,13 +137,14 @@ class Stored(NamedTuple):
 
 def markets_at(place: str) -> list[Stored]:
     """The markets of a configuration, or the one that is named by its database's file or URL."""
-    from market.cli.service import database_of
-    from market.cli.service_config import read_service
-
     if "://" in place:
         return [Stored(place, None, Path())]
     if not place.endswith(".toml"):
         return [Stored(Path(place), None, Path(place).parent)]
+
+    from market.cli.service import database_of  # much that a single database does without
+    from market.cli.service_config import read_service
+
     config, base = read_service(Path(place)), Path(place).resolve().parent
     return [
         Stored(database_of(config, market, base), base, base / config.folder / market.name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 SUMMARY = "summary.json"
+TOKENS = "tokens.json"
 
 
 @click.command("demo")
@@ -102,17 +103,36 @@ async def run_day(
     world: World, folder: Path, watch: Stopwatch, tell: Callable[[Summary], None], keep_running: bool
 ) -> None:
     """Runs the day in ``folder`` to its end, writes summary and report there, and tells the summary."""
-    from market.cli.console import beside
     from market.cli.progress import Bar
-    from market.cli.run import DATABASE, market_day
+    from market.cli.run import market_day
 
-    console = beside(folder / DATABASE, log=folder) if keep_running else nullcontext()
+    console = acted_on(folder) if keep_running else nullcontext()
     with Bar(world.settings.intervals, watch) as bar:
         async with console, market_day(world, folder, watch, bar.advance) as running:
             bar.close()
             tell(conclude(world, folder, running, watch))
             if keep_running:
                 await stay(running, world.settings.name)
+
+
+@asynccontextmanager
+async def acted_on(folder: Path) -> AsyncIterator[None]:
+    """The console of the day in ``folder``, with an operator's token for as long as it is served.
+
+    The link holds the token behind its #, which browsers keep to themselves.
+    """
+    from market.cli.console import add_grant, beside, free_port
+    from market.cli.run import DATABASE
+
+    tokens, port = folder / TOKENS, free_port()
+    token = add_grant(tokens, "demo=operator")
+    options = ["--port", str(port), "--tokens", str(tokens)]
+    try:
+        async with beside(folder / DATABASE, log=folder, options=options):
+            say(f"to act there, for as long as this runs: http://127.0.0.1:{port}/sign-in#{token}")
+            yield
+    finally:
+        tokens.unlink(missing_ok=True)
 
 
 def conclude(world: World, folder: Path, running: Running, watch: Stopwatch) -> Summary:

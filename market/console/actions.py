@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import HTTPException
@@ -13,8 +14,17 @@ from market.accounts.merkle import LEAF_TYPES
 from market.console.alarms import alarms_of
 from market.console.market import Market
 from market.console.security import Visitor
-from market.service.store import commitments, meter_views, views
+from market.service.store import Store, commitments, instructions, meter_views, views
 from market.service.store.audit import ACKNOWLEDGE, AuditLog
+from market.service.store.instructions import InstructionKind
+
+WORDS: Mapping[str, str] = {
+    "suspend": "suspend trading",
+    "resume": "resume trading",
+    "dispute": "contest an interval",
+    "resolve": "decide dispute",
+}
+"""What the log calls an instruction."""
 
 
 def acknowledge(audit: AuditLog, market: Market, visitor: Visitor, subject: str, reason: str) -> None:
@@ -32,6 +42,34 @@ def acknowledge(audit: AuditLog, market: Market, visitor: Visitor, subject: str,
         subject=subject,
         reason=reason,
     )
+
+
+def ask(
+    audit: AuditLog,
+    market: Market,
+    visitor: Visitor,
+    kind: InstructionKind,
+    body: Mapping[str, Any],
+    reason: str,
+) -> int:
+    """Leaves an instruction for the market, which carries it out and answers; the number under which its
+    answer will be found. Raises 409 where no market will look at it.
+    """
+    with market.stored.reading() as connection:
+        if not views.is_going_on(connection):
+            raise HTTPException(409, "every interval of this market is final: nobody would carry it out")
+    with Store(market.stored.place, {}) as store, store.transaction() as tx:
+        number = instructions.give(tx, visitor.name, kind, body, reason)
+    audit.add(
+        at=int(time.time()),
+        actor=visitor.name,
+        role=visitor.role or "",
+        action=WORDS[kind],
+        feeder=market.name,
+        subject=f"instruction {number}",
+        reason=reason,
+    )
+    return number
 
 
 def proofs(connection: Connection, meter: str, since: int, until: int) -> dict[str, Any] | None:

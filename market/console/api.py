@@ -6,13 +6,13 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from market.console import actions, events, trading
+from market.console import actions, disputes, events, trading
 from market.console.errors import MEDIA_TYPE, RESPONSES, Problem
 from market.console.frames import Form, write
 from market.console.market import Market
@@ -25,6 +25,8 @@ from market.service.store.tables import TABLES, Table
 
 PAGE_MAX = 1000
 EXPORT_SPAN_MAX_S = 400 * 86_400
+METER = r"^0x[0-9a-f]{40}$"
+CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "content": {MEDIA_TYPE: {}}}}
 MOMENT_MAX = 2**40
 
 router = APIRouter(prefix="/api/v1", responses=RESPONSES)
@@ -134,7 +136,7 @@ def network(request: Request, feeder: Feeder, _: Viewer, day: Since = 0) -> Resp
 def proofs(
     request: Request,
     feeder: Feeder,
-    meter: Annotated[str, Path(pattern=r"^0x[0-9a-f]{40}$")],
+    meter: Annotated[str, Path(pattern=METER)],
     _: Viewer,
     since: Since = 0,
     until: Until = MOMENT_MAX,
@@ -187,7 +189,7 @@ class Asked(BaseModel):
     """The answer is in the table ``instructions``, under this number, once the market has looked at it."""
 
     number: int
-    kind: trading.Kind
+    kind: trading.Kind | Literal["dispute", "resolve"]
     actor: str
 
 
@@ -195,7 +197,7 @@ class Asked(BaseModel):
     "/feeders/{feeder}/instructions",
     tags=["trading"],
     status_code=202,
-    responses={409: {"model": Problem, "content": {MEDIA_TYPE: {}}}},
+    responses=CONFLICT,
 )
 def instruct(request: Request, feeder: Feeder, visitor: Operator, body: Instruction) -> Asked:
     """Asks the market to suspend trading or to resume it at an interval's boundary.
@@ -204,8 +206,75 @@ def instruct(request: Request, feeder: Feeder, visitor: Operator, body: Instruct
     """
     check_csrf(visitor, request.headers.get("x-csrf-token", ""))
     market, audit = market_of(request, feeder), request.app.state.audit
-    number = trading.instruct(audit, market, visitor, body.kind, body.reason, body.first_start)
+    number = actions.ask(audit, market, visitor, body.kind, {"first_start": body.first_start}, body.reason)
     return Asked(number=number, kind=body.kind, actor=visitor.name)
+
+
+class Contested(BaseModel):
+    """An interval of a household, and what is wrong with it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    meter: Annotated[str, Field(pattern=METER)]
+    interval_start: Annotated[int, Field(ge=0, le=MOMENT_MAX)]
+    reason: Annotated[str, Field(min_length=3, max_length=500)]
+
+
+@router.post("/feeders/{feeder}/disputes", tags=["settlement"], status_code=202, responses=CONFLICT)
+def contest(request: Request, feeder: Feeder, visitor: Operator, body: Contested) -> Asked:
+    """Asks the market to hold back what an interval came to for a household, until that is decided on.
+
+    With a session's cookie, the header X-CSRF-Token must carry its token.
+    """
+    check_csrf(visitor, request.headers.get("x-csrf-token", ""))
+    market, audit = market_of(request, feeder), request.app.state.audit
+    number = disputes.contest(audit, market, visitor, body.meter, body.interval_start, body.reason)
+    return Asked(number=number, kind="dispute", actor=visitor.name)
+
+
+class Decided(BaseModel):
+    """``upheld`` settles the interval anew on the energy that the meter should have said, Wh; ``dismissed``
+    lets what was settled stand.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: disputes.Decision
+    reason: Annotated[str, Field(min_length=3, max_length=500)]
+    import_wh: Annotated[int, Field(ge=0, le=MOMENT_MAX)] | None = None
+    export_wh: Annotated[int, Field(ge=0, le=MOMENT_MAX)] | None = None
+
+    @model_validator(mode="after")
+    def _energy(self) -> Self:
+        if {self.import_wh is None, self.export_wh is None} != {self.decision == "dismissed"}:
+            raise ValueError("upheld needs import_wh and export_wh, dismissed has neither")
+        return self
+
+
+@router.post(
+    "/feeders/{feeder}/disputes/{number}/decision",
+    tags=["settlement"],
+    status_code=202,
+    responses=CONFLICT,
+)
+def decide(
+    request: Request,
+    feeder: Feeder,
+    number: Annotated[int, Path(ge=0, le=MOMENT_MAX)],
+    visitor: Operator,
+    body: Decided,
+) -> Asked:
+    """Asks the market to end an open dispute.
+
+    With a session's cookie, the header X-CSRF-Token must carry its token.
+    """
+    check_csrf(visitor, request.headers.get("x-csrf-token", ""))
+    market, audit = market_of(request, feeder), request.app.state.audit
+    energy = None
+    if body.import_wh is not None and body.export_wh is not None:
+        energy = (body.import_wh, body.export_wh)
+    asked = disputes.decide(audit, market, visitor, number, body.decision, energy, body.reason)
+    return Asked(number=asked, kind="resolve", actor=visitor.name)
 
 
 @router.get("/feeders/{feeder}/audit", tags=["alarms"])

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from grid.feeder import Feeder
-from market.drawing.feeder_map import layout
+from market.drawing.feeder_map import Topology, layout
 from market.drawing.interval import topology_of
 from market.drawing.plot import Point, number
 
@@ -48,10 +48,23 @@ def _places(feeder: Feeder) -> list[Point]:
     return found
 
 
+def _uncovered(points: list[Point], topology: Topology) -> list[Point]:
+    """Some nets give the grid above the place of another bus: then it is drawn above what it is tied to."""
+    found = list(points)
+    (low_x, low_y), (high_x, high_y) = np.min(points, axis=0), np.max(points, axis=0)
+    step = max(high_x - low_x, high_y - low_y) / 10
+    for root in topology.roots:
+        tied = {end for branch in topology.branches for end in branch[:2] if root in branch[:2]} - {root}
+        if points.count(points[root]) > 1 and tied:
+            x, y = points[min(tied)]
+            found[root] = (x, y - step)
+    return found
+
+
 def drawing(feeder: Feeder, places: bool) -> Drawing:
     """The whole drawing; one element of it can be reached by Tab, the arrow keys go to the others."""
     topology = topology_of(feeder)
-    points = _places(feeder) if places else layout(topology)
+    points = _uncovered(_places(feeder), topology) if places else layout(topology)
     xs, ys = [x for x, _ in points], [y for _, y in points]
     span_x, span_y = (max(xs) - min(xs)) or 1.0, (max(ys) - min(ys)) or 1.0
     width = WIDTH

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from market.console import actions, alarms, household, interval_page, network, trading
+from market.console import actions, alarms, disputes, household, interval_page, network, trading
 from market.console.api import MOMENT_MAX, Feeder, Moment, market_of
 from market.console.feeder_drawing import drawing, has_places
 from market.console.market import DAY_S, Market
@@ -30,6 +30,7 @@ SIMULATED_S = 2 * DAY_S
 AHEAD_S = 120
 ADJUSTED_S = 31 * DAY_S
 BATCHES_MAX = 200
+WHOLE_OR_NOTHING = r"^(\d{1,12})?$"
 
 
 def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, Any]:
@@ -276,7 +277,8 @@ def household_page(
         rows = meter_views.meter_day(connection, meter, *span)
         reasons = household.reasons(market, connection, about, why) if why is not None else None
         presence = meter_views.presence(connection, meter)
-        disputes = views.disputes(connection, meter)
+        contested = views.disputes(connection, meter)
+        going_on = views.is_going_on(connection)
         books = views.chain_books(connection)
         low = raised.standing(connection, "balance").get(about["owner"])
     return page(
@@ -286,9 +288,10 @@ def household_page(
         section="households",
         about=about,
         statement=statement,
-        low=low,
         presence=presence,
-        disputes=disputes,
+        disputes=contested,
+        going_on=going_on,
+        low=low,
         on_chain=next((one for one in books["accounts"] if one["meter"] == meter), None) if books else None,
         period=period,
         month=month,
@@ -372,7 +375,8 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         evidence = views.evidence(connection, 200)
         stand = trading.trading(connection)
         asked = views.instructions(connection, 200)
-        disputes = views.disputes(connection)
+        contested = views.disputes(connection)
+        open_ones = disputes.open_ones(connection, contested, asked)
     return page(
         request,
         "alarms.html",
@@ -382,8 +386,12 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         log=audit.lines(market.name),
         evidence=evidence,
         stand=stand,
-        asked=[{**row, "answer": trading.answer_of(row)} for row in asked],
-        disputes=disputes,
+        asked=[
+            {**row, "answer": trading.answer_of(row), "words": actions.WORDS.get(row["kind"], row["kind"])}
+            for row in asked
+        ],
+        disputes=open_ones,
+        decided=[row for row in contested if row["closed_at"] is not None],
         **known,
     )
 
@@ -410,14 +418,50 @@ def instruct(
     visitor: Operator,
     kind: Annotated[trading.Kind, Form()],
     reason: Annotated[str, Form(min_length=3, max_length=500)],
-    first_start: Annotated[str, Form(pattern=r"^(\d{1,12})?$")] = "",
+    first_start: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
     csrf: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     check_csrf(visitor, csrf)
     market, audit = market_of(request, feeder), request.app.state.audit
     start = int(first_start) if first_start else None
-    trading.instruct(audit, market, visitor, kind, reason, start)
+    actions.ask(audit, market, visitor, kind, {"first_start": start}, reason)
     return RedirectResponse(f"/f/{market.name}/alarms", 303)
+
+
+@router.post("/f/{feeder}/disputes")
+def contest(
+    request: Request,
+    feeder: Feeder,
+    visitor: Operator,
+    meter: Annotated[str, Form(max_length=100)],
+    interval_start: Annotated[int, Form(ge=0, le=MOMENT_MAX)],
+    reason: Annotated[str, Form(min_length=3, max_length=500)],
+    csrf: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    check_csrf(visitor, csrf)
+    market = market_of(request, feeder)
+    disputes.contest(request.app.state.audit, market, visitor, meter, interval_start, reason)
+    return RedirectResponse(f"/f/{market.name}/alarms#live-disputes", 303)
+
+
+@router.post("/f/{feeder}/disputes/{number}")
+def decide(
+    request: Request,
+    feeder: Feeder,
+    number: int,
+    visitor: Operator,
+    decision: Annotated[disputes.Decision, Form()],
+    reason: Annotated[str, Form(min_length=3, max_length=500)],
+    import_wh: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
+    export_wh: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
+    csrf: Annotated[str, Form(max_length=100)] = "",
+) -> Response:
+    check_csrf(visitor, csrf)
+    market = market_of(request, feeder)
+    # What was typed before it was dismissed does not count.
+    energy = (int(import_wh), int(export_wh)) if decision == "upheld" and import_wh and export_wh else None
+    disputes.decide(request.app.state.audit, market, visitor, number, decision, energy, reason)
+    return RedirectResponse(f"/f/{market.name}/alarms#live-disputes", 303)
 
 
 @router.get("/f/{feeder}/data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -10,7 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -40,7 +41,7 @@ def clock(moment: int) -> str:
 def signed_eur(amount_neur: int, decimals: int = 2) -> str:
     """Money with its sign, EUR."""
     text = units.eur(amount_neur, decimals)
-    return f"+{text}" if amount_neur > 0 else text
+    return f"+{text}" if amount_neur > 0 and any(digit in text for digit in "123456789") else text
 
 
 def ueur(amount_ueur: int) -> str:
@@ -117,7 +118,9 @@ def page(
 ) -> HTMLResponse:
     """A page as the visitor may see it."""
     app = request.app
-    visitor = app.state.guard.visitor(request) if "problem" not in context else None
+    visitor = None
+    with suppress(HTTPException) if "problem" in context else nullcontext():
+        visitor = app.state.guard.visitor(request)
     text = (
         _environment()
         .get_template(template)

@@ -1,25 +1,16 @@
-"""Whether the market trades, and asking it to stop or to begin again at an interval's boundary.
-
-The console writes no state of the market: it leaves an instruction, which the market carries out and answers.
-"""
+"""Whether the market trades, and what it answered to those who asked it to stop or to begin again."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastapi import HTTPException
 from sqlalchemy import Connection
 
-from market.console.market import Market
-from market.console.security import Visitor
-from market.service.store import Store, instructions, views
-from market.service.store.audit import AuditLog
+from market.service.store import views
 
 Kind = Literal["suspend", "resume"]
-ACTIONS: Mapping[Kind, str] = {"suspend": "suspend trading", "resume": "resume trading"}
 BOUNDARIES = 24
 """So many intervals ahead are offered for the first one."""
 
@@ -59,29 +50,6 @@ def trading(connection: Connection) -> Trading:
     first = found[0]
     now = first["first_start"] <= newest
     return Trading(going_on, first["first_start"], first["until_start"], first["reason"], now, boundaries)
-
-
-def instruct(
-    audit: AuditLog, market: Market, visitor: Visitor, kind: Kind, reason: str, first_start: int | None
-) -> int:
-    """Asks the market to suspend trading or to resume it, from the interval ``first_start`` or the first that
-    it can; the number under which its answer will be found. Raises 409 where no market will look at it.
-    """
-    with market.stored.reading() as connection:
-        if not views.is_going_on(connection):
-            raise HTTPException(409, "every interval of this market is final: nobody would carry it out")
-    with Store(market.stored.place, {}) as store, store.transaction() as tx:
-        number = instructions.give(tx, visitor.name, kind, {"first_start": first_start}, reason)
-    audit.add(
-        at=int(time.time()),
-        actor=visitor.name,
-        role=visitor.role or "",
-        action=ACTIONS[kind],
-        feeder=market.name,
-        subject=f"instruction {number}",
-        reason=reason,
-    )
-    return number
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ const charts = [];
 function axes(unit) {
   const shared = { stroke: colour("--muted"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
   return [
-    { ...shared, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => local(tick)) },
+    { ...shared, size: 34, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => local(tick)) },
     { ...shared, size: 46, values: (_, ticks) => ticks.map((tick) => `${tick}`.replace("-", "−")), label: undefined, unit },
   ];
 }

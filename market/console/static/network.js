@@ -70,12 +70,12 @@ function paint() {
 function legend(key) {
   const [low, high] = ranges[key] ?? [0, 0];
   const sets = {
-    voltage: [["k-l3", `lower, down to ${text(low, key)}`], ["k-v0", "near 1 pu"], ["k-h3", `higher, up to ${text(high, key)}`]],
+    voltage: [low < 1 && ["k-l3", `lower, down to ${text(low, key)}`], ["k-v0", "near 1 pu"], high > 1 && ["k-h3", `higher, up to ${text(high, key)}`]],
     price: [["k-l3", "cheaper than at the grid connection"], ["k-v0", "the same"], ["k-h3", "dearer"]],
-    energy: [["k-l3", `draws, down to ${text(low, key)}`], ["k-v0", "nothing"], ["k-e3", `feeds in, up to ${text(high, key)}`]],
+    energy: [low < 0 && ["k-l3", `draws, down to ${text(low, key)}`], ["k-v0", "nothing"], high > 0 && ["k-e3", `feeds in, up to ${text(high, key)}`]],
     loading: [["k-calm", "below 70 %"], ["k-high", "from 70 %"], ["k-full", "at its limit"], ["k-over", "beyond"]],
   };
-  document.getElementById("scale").replaceChildren(...sets[key].flatMap(([css, words]) => {
+  document.getElementById("scale").replaceChildren(...sets[key].filter(Boolean).flatMap(([css, words]) => {
     const swatch = document.createElement("span");
     swatch.className = `swatch ${css}`;
     const item = document.createElement("span");

@@ -238,8 +238,15 @@ def newest_block(connection: Connection) -> int | None:
 def positions(connection: Connection, sequence: int) -> Rows:
     return rows_of(
         connection,
-        select(_position.account, _account.address, _position.amount_ueur)
+        select(
+            _position.account,
+            _account.address,
+            _position.amount_ueur,
+            _meter.meter,
+            _meter.connection_point,
+        )
         .join_from(schema.position, schema.account)
+        .join(schema.meter, _position.account == account_of(_meter.meter), isouter=True)
         .where(_position.sequence == sequence)
         .order_by(_position.amount_ueur, in_bytes(_position.account)),
     )
@@ -386,6 +393,7 @@ def suspensions(connection: Connection, since: int, until: int) -> Rows:
 
 def instructions(connection: Connection, rows_max: int) -> Rows:
     """What operators asked of the market, the newest first; ``refusal`` is None until it was looked at."""
+    body = document(_instruction.body)
     return rows_of(
         connection,
         select(
@@ -396,7 +404,8 @@ def instructions(connection: Connection, rows_max: int) -> Rows:
             _instruction.reason,
             _instruction.done_at,
             _instruction.refusal,
-            whole_of(document(_instruction.body), "first_start").label("first_start"),
+            whole_of(body, "first_start").label("first_start"),
+            whole_of(body, "dispute").label("dispute"),
         )
         .order_by(_instruction.id.desc())
         .limit(rows_max),
