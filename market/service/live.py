@@ -350,6 +350,7 @@ class LiveMarket(Engine):
             return standing
         self._registered.look()
         now = self._clock.now()
+        # Of a meter that is to have other terms, those count: the chain has them first.
         members = [*self._members.at(now).values(), *self._members.later(now)]
         return replace(standing, unregistered=self._registered.problems(members, standing))
 

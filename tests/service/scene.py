@@ -34,6 +34,7 @@ from market.service.gateway import Gateway
 from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
 from market.service.ports import Clear, Physics, Progress, Settler, never
+from market.service.registered import Registered
 from market.service.settings import MarketSettings, Member, Treasury
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
@@ -50,8 +51,12 @@ TARIFF = Tariff(import_price=300_000, export_price=80_000, floor=-500_000, cap=2
 DOMAIN = Domain(EMBEDDED_CHAIN_ID, "0x" + "11" * 20)
 
 
+def secret(role: str) -> bytes:
+    return keccak(b"test of the service" + role.encode())
+
+
 def signer(role: str) -> Signer:
-    return Signer(keccak(b"test of the service" + role.encode()))
+    return Signer(secret(role))
 
 
 METERS = [signer(f"meter:load:{index}") for index in range(4)]
@@ -211,6 +216,7 @@ async def live_market(
     solver: SolverProcess,
     settler: Callable[[Path, Store, MarketSettings], AbstractContextManager[Settler]] = own_chain,
     seen: Physics | None = None,
+    registered: Registered | None = None,
 ) -> AsyncIterator[LiveMarket]:
     """The same on the wall clock."""
     with Store(folder / "market.sqlite", of.identity(), busy_s=0.2) as store:
@@ -241,6 +247,7 @@ async def live_market(
                         progress=lambda _: None,
                         solver=solver,
                         lease=lease,
+                        registered=registered,
                     )
 
 

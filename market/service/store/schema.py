@@ -64,7 +64,7 @@ account = Table(
     "account",
     metadata,
     Column("account", Text, primary_key=True, comment="household:<meter>, retailer, network, …"),
-    Column("address", Text, nullable=False, comment="its holder on the chain, who may have several"),
+    Column("address", Text, nullable=False, comment="its first holder; later ones: member_change"),
     Column("deposit_ueur", Whole, nullable=False),
     sqlite_with_rowid=False,
 )

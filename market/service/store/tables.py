@@ -547,7 +547,7 @@ _ALL = (
         "Accounts in the ledger and on the chain.",
         (
             _text("account", "household:<meter>, retailer, network, imbalance or rounding"),
-            _text("address", "its holder on the chain"),
+            _text("address", "its first holder on the chain; later ones are in member_changes"),
             _int("deposit_ueur", "µEUR"),
             _int("ledger_neur", "balance without the deposit, nEUR"),
             _int("settled_ueur", "brought to the chain, µEUR"),
