@@ -50,10 +50,20 @@ def parsed_json(source: str, model: type[M], text: str, place: Sequence[int | st
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
+        details = error.errors(include_url=False)
         raise InputError(
             Problem(source, field_path((*place, *detail["loc"])), *_said(detail))
-            for detail in error.errors(include_url=False)
+            for detail in details
+            if not _follows(detail, details)
         ) from None
+
+
+def _follows(detail: Any, details: Sequence[Any]) -> bool:
+    """Whether a list counts as too short because what is wrong in it was left out."""
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in details
+    )
 
 
 def field_path(place: Sequence[int | str]) -> str:

@@ -38,8 +38,8 @@ def command(
     out: Path,
     listing: bool,
 ) -> None:
-    """Write TABLEs, or all, of the market of PLACE, one file each. PLACE is a configuration, or a database's file
-    or URL.
+    """Write TABLEs, or all, of the market of PLACE, one file each. PLACE is a configuration, or a database's
+    file or URL.
 
     Columns and units are those of the console's API and of `market.console.frames` in Python. A market that
     runs is not held up.

@@ -18,13 +18,7 @@ folder = "market"
 # A process that has not been heard of for so long (real seconds) is replaced by one that waits.
 lease_s = 15.0
 
-# Without a host the market brings a broker along, for this machine alone. For meters elsewhere:
-# `peergrid broker config --feeder {name} --out broker` writes one with TLS and client certificates.
-[broker]
-# host = "broker.example"
-# port = 8883
-# tls = "broker"
-
+{broker}
 # The operator's console, on this machine alone. Actions need a token: the command
 # `peergrid console --tokens tokens.json --grant ann=operator` makes one. For others to reach it, give host,
 # tokens, and tls_cert with tls_key or behind_proxy = true.
@@ -49,7 +43,7 @@ port = 8440
 # The market's id in topics, and its feeder (`peergrid feeder list`).
 name = "{name}"
 feeder = {feeder}
-# An interval's length: 5, 15, 30 or 60 minutes.
+{own}# An interval's length: 5, 15, 30 or 60 minutes.
 minutes = 15
 # Seconds before an interval's start at which orders end, and from then to the clearing's deadline.
 gate_closure_s = 300
@@ -84,31 +78,86 @@ import_fees = 100000
 # v_max_pu = 1.05
 # max_loading_percent = 90.0
 
-# For trials: simulated households with play money on a chain of the market's own. A real market has, instead
-# of this section:
-#   key = "market.key"            what it signs with, mode 600
-#   members = "members.csv"       {columns}
-#   [markets.chain]               rpc, deployment (`peergrid chain deploy`), settler_key, confirmations,
-#                                 registry_salt (authority/salt of `peergrid broker config`)
-#   [markets.treasuries]          addresses of retailer, network, imbalance and rounding
+{parties}"""
+_TRIAL = {
+    "broker": """\
+# Without a host the market brings a broker along, for this machine alone. For meters elsewhere:
+# `peergrid broker config --feeder {name} --out broker` writes one with TLS and client certificates.
+[broker]
+# host = "broker.example"
+# port = 8883
+# tls = "broker"
+""",
+    "own": "",
+    "parties": """\
+# For trials: simulated households with play money on a chain of the market's own. What a real market has
+# instead: peergrid init {feeder} --real
 [markets.simulation]
 seed = 1
-"""
+""",
+}
+_REAL = {
+    "broker": """\
+# `peergrid broker config --feeder {name} --out broker --host broker.example` writes the broker's folder.
+[broker]
+host = "broker.example"
+port = 8883
+tls = "broker"
+""",
+    "own": """\
+# What the market signs with, and those with whom it begins: {columns}.
+# `peergrid chain key market.key` makes the key; the meters' ids are what `peergrid meter enroll` prints.
+key = "market.key"
+members = {members}
+""",
+    "parties": """\
+# `peergrid chain deploy` writes the deployment. A batch is final when the node says that its block is, or
+# after so many confirmations, where there are some. With registry_salt, which is made with the broker's
+# folder, members are compared with the chain's registry of meters.
+[markets.chain]
+rpc = "http://127.0.0.1:8545"
+deployment = "deployment.json"
+settler_key = "settler.key"
+confirmations = 0
+registry_salt = "broker/authority/salt"
+
+# The wallets that hold the market's own accounts. Retailer and network have to have credit, as households.
+[markets.treasuries]
+retailer = "0x…"
+network = "0x…"
+imbalance = "0x…"
+rounding = "0x…"
+""",
+}
 
 
 @click.command("init")
 @click.argument("feeder")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("market.toml"))
-def command(feeder: str, out: Path) -> None:
-    """Write a commented configuration for a market on FEEDER, ready to be run with simulated households."""
+@click.option("--real", is_flag=True, help="With chain, keys, members and broker, for you to fill in.")
+def command(feeder: str, out: Path, real: bool) -> None:
+    """Write a commented configuration for a market on FEEDER, ready to be run with simulated households.
+
+    With --real it names what a market of real households has instead; the operations guide tells
+    how to make that.
+    """
     from grid.catalogue import open_feeder
+    from market.cli.feeder_import import MEMBERS
     from market.cli.service_config import MEMBER_COLUMNS
     from market.cli.settings import slug
 
-    open_feeder(feeder, out.resolve().parent)
-    text = _TEMPLATE.format(
-        file=out.name, name=slug(feeder), feeder=json.dumps(feeder), columns=",".join(MEMBER_COLUMNS)
-    )
+    base = out.resolve().parent
+    open_feeder(feeder, base)
+    listed = Path(feeder) / MEMBERS
+    words = {
+        "file": out.name,
+        "name": slug(feeder),
+        "feeder": json.dumps(feeder),
+        "columns": ",".join(MEMBER_COLUMNS),
+        "members": json.dumps(str(listed) if (base / listed).exists() else MEMBERS),
+    }
+    sections = {name: part.format(**words) for name, part in (_REAL if real else _TRIAL).items()}
+    text = _TEMPLATE.format(**words, **sections)
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -116,5 +165,6 @@ def command(feeder: str, out: Path) -> None:
         raise InputError.single("--out", "", str(out), "exists already") from None
     except OSError as error:
         raise InputError.single("--out", "", str(out), f"cannot be written: {error.strerror}") from None
-    say(f"peergrid run {out} begins it, with simulated households")
+    begins = "fill in what is yours, then" if real else "with simulated households,"
+    say(f"{begins} peergrid run {out} begins it")
     click.echo(str(out))
