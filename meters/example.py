@@ -61,6 +61,8 @@ host = "127.0.0.1"          # the broker at home
 port = 1883
 # user = "peergrid"         # where it asks; the password stands in a file of mode 600
 # password_file = "mqtt.password"
+# tls = true                # where it speaks TLS, mostly on port 8883
+# ca_file = "home-ca.crt"   # whose certificates it has; without it those that this machine trusts
 fuse_a = 63                 # main fuse, A for each phase: what is beyond it is not believed, or ordered
 # invert = true             # for a plug in front of a generator
 

@@ -67,6 +67,15 @@ class Tls:
     key: Path
 
 
+@dataclass(frozen=True)
+class Trust:
+    """For a broker that speaks TLS and asks for no certificate: the authority (PEM) that is trusted, None for
+    those that this machine trusts.
+    """
+
+    ca: Path | None
+
+
 @dataclass(frozen=True, repr=False)
 class Login:
     """User and password, for a broker that asks for them; neither is ever shown."""
@@ -173,8 +182,8 @@ class Session:
     ``subscriptions`` are topic filters, made anew on each connection before ``on_connect`` is called.
     With ``clean_start`` the broker forgets what it held for this client; without it the broker keeps
     subscriptions and unacknowledged messages for ``expiry_s`` seconds. ``will`` is published by the
-    broker when the connection breaks; ``tls`` is for a broker that wants certificates, ``login`` for one that
-    wants a password. Entering raises :class:`BrokerError` when there is no first connection within
+    broker when the connection breaks; ``tls`` is for a broker that speaks it, ``login`` for one that wants a
+    password. Entering raises :class:`BrokerError` when there is no first connection within
     ``timeout_s``, which also bounds every publish.
     """
 
@@ -193,7 +202,7 @@ class Session:
         keepalive_s: int = 15,
         timeout_s: float = 10.0,
         on_connect: Callable[[Session], None] | None = None,
-        tls: Tls | None = None,
+        tls: Tls | Trust | None = None,
         login: Login | None = None,
     ) -> None:
         self.client_id = client_id
@@ -340,11 +349,7 @@ class Session:
             keepalive=self._keepalive_s,
             timeout=self._timeout_s,
             logger=_paho_log,
-            tls_params=None
-            if self._tls is None
-            else aiomqtt.TLSParameters(
-                ca_certs=str(self._tls.ca), certfile=str(self._tls.certificate), keyfile=str(self._tls.key)
-            ),
+            tls_params=None if self._tls is None else _tls_parameters(self._tls),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             will=None
             if self._will is None
@@ -403,3 +408,9 @@ class Session:
         if self._paho is not None:
             packets = b"".join([_PUBACK.pack(MessageType.PUBACK, 2, mid) for mid in mids])
             self._paho._packet_queue(MessageType.PUBACK, packets, mids[-1], QOS)
+
+
+def _tls_parameters(tls: Tls | Trust) -> aiomqtt.TLSParameters:
+    if isinstance(tls, Trust):
+        return aiomqtt.TLSParameters(ca_certs=None if tls.ca is None else str(tls.ca))
+    return aiomqtt.TLSParameters(str(tls.ca), str(tls.certificate), str(tls.key))

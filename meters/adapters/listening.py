@@ -29,7 +29,7 @@ from meters.adapters.tasmota import Tasmota
 from meters.household.devices import Pv
 from meters.modbus.energy import Event, Sample, State, accumulate
 from meters.modbus.rates import reverts_s
-from meters.mqtt import Inbox, Incoming, Login, Message, Session
+from meters.mqtt import Inbox, Incoming, Login, Message, Session, Trust
 from meters.source import TOLERANCE_S, RegisterReading, Setpoint, SourceError, Surroundings
 
 ANSWER_S = 5.0
@@ -52,11 +52,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the home broker is."""
+    """Where the home broker is, and how it is spoken to."""
 
     host: str
     port: int
     login: Login | None = None
+    tls: Trust | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -149,6 +150,7 @@ class MqttSource:
             self._inbox,
             subscriptions=topics,
             login=self._place.login,
+            tls=self._place.tls,
         )
         session.start()
         self._sessions.append(session)

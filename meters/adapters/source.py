@@ -13,8 +13,9 @@ from meters.adapters.listening import MqttSource, Place
 from meters.adapters.relay import Relay
 from meters.adapters.shelly import Shelly
 from meters.adapters.tasmota import Tasmota
+from meters.configuration import read_text
 from meters.identity import check_private
-from meters.mqtt import Login
+from meters.mqtt import Login, Trust
 from meters.source import SourceSettings, Surroundings
 
 
@@ -26,6 +27,10 @@ class MqttSourceSettings(SourceSettings):
     port: Annotated[int, Field(gt=0, lt=65536)] = 1883
     user: str | None = None
     password_file: str | None = None
+    tls: bool = False
+    """The broker speaks TLS (mostly on port 8883); its certificate has to be for ``host``."""
+    ca_file: str | None = None
+    """Whose certificates it has, for a home's own authority; without it those that this machine trusts."""
     device: AnyAdapter
     invert: bool = False
     """It stands the other way round, as a plug in front of a generator: what it counts as drawn is fed in."""
@@ -42,6 +47,8 @@ class MqttSourceSettings(SourceSettings):
             raise ValueError(f"relay: a device of kind {self.device.adapter} has none that could be switched")
         if (self.password_file is None) != (self.user is None):
             raise ValueError("user and password_file belong together")
+        if self.ca_file is not None and not self.tls:
+            raise ValueError("ca_file is for tls = true")
         if self.estimate and self.device.counts:
             raise ValueError("estimate: its energy is counted, not estimated")
         if not self.estimate and not self.device.counts:
@@ -49,7 +56,7 @@ class MqttSourceSettings(SourceSettings):
         return self
 
     async def open(self, around: Surroundings) -> MqttSource:
-        place = Place(self.host, self.port, self._login(around.base))
+        place = Place(self.host, self.port, self._login(around.base), self._trusted(around.base))
         source = MqttSource(
             self.device,
             place,
@@ -63,6 +70,13 @@ class MqttSourceSettings(SourceSettings):
         around.stack.push_async_callback(source.close)
         source.start()
         return source
+
+    def _trusted(self, base: Path) -> Trust | None:
+        if not self.tls or self.ca_file is None:
+            return Trust(None) if self.tls else None
+        path = base / self.ca_file
+        read_text(path)
+        return Trust(path)
 
     def _login(self, base: Path) -> Login | None:
         if self.user is None or self.password_file is None:
