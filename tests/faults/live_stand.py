@@ -76,18 +76,18 @@ class Stand:
         self.go_to(START + (number - 1) * SECONDS)
         await self.until_state(number, "OPEN")
 
-    async def close(self, number: int) -> None:
-        """It closes, and the interval is cleared or not."""
-        self.go_to(START + number * SECONDS - CLOSURE_S + 1)
+    async def close(self, number: int, late_s: float = 1) -> None:
+        """It closes, which is seen ``late_s`` after it, and the interval is cleared or not."""
+        self.go_to(START + number * SECONDS - CLOSURE_S + late_s)
         await self.until_state(number, "CLEARED", "SUSPENDED")
 
-    async def whole(self, number: int, orders: int = 4) -> None:
+    async def whole(self, number: int, orders: int = 4, late_s: float = 1) -> None:
         """Its gate opens, all say what they want, it closes; what ended half a minute ago is settled."""
         await self.open(number)
         await self.until_ordered(number, orders)
         if number >= 2:
             self.go_to(self.machine_s + 31)
-        await self.close(number)
+        await self.close(number, late_s)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tests.faults.promise import promise
 from tests.service.scene import FEEDER, SECONDS, START, living_meters, physics
 
 KILLED, HANGS, UNKNOWN = 1, 2, 3
+CLEARING_S, HANGING_S = 60, 1
 
 
 class _Treacherous:
@@ -36,7 +38,7 @@ class _Treacherous:
         start = datetime.fromisoformat(Book.model_validate_json(asked[0]).interval.start)
         number = (int(start.timestamp()) - START) // SECONDS
         if number == KILLED:
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
         if number == HANGS:
             time.sleep(600)
         return asked
@@ -61,11 +63,12 @@ async def test_a_solver_that_dies_hangs_or_is_given_nonsense_costs_one_interval(
 
     async with Broker("mosquitto") as broker, living_meters(broker.port) as meters:
         with SolverProcess(FEEDER, serve=treacherous) as solver:
-            of = live_settings(clearing_s=12)
+            of = live_settings(clearing_s=CLEARING_S)
             seen = replace(true, outsiders=outsiders)
             async with stand(tmp_path, broker.port, solver, of, seen=seen) as market:
                 for number in range(7):
-                    await market.whole(number)
+                    # The one that hangs is not waited for longer than it needs to hang.
+                    await market.whole(number, late_s=CLEARING_S - HANGING_S if number == HANGS else 1)
                 await market.until_state(4, "FINAL")
     assert market.failures == []
     assert market.clearings() == ["CLEARED", *["SUSPENDED"] * 3, *["CLEARED"] * 3]

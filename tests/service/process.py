@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sqlite3
 import subprocess
@@ -76,13 +75,6 @@ class Service:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def resident_mib(self) -> float:
-        """The memory that its own process has, without its solver, meters and broker."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024
 
     def ended(self) -> int:
         return self._process.wait(60)
