@@ -30,6 +30,7 @@ TITLES = {
     "network": "An interval lacks its network",
     "broker": "The broker is away",
     "offline": "Meter is offline",
+    "registry": "Registry and members differ",
 }
 
 

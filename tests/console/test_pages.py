@@ -292,6 +292,15 @@ def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., An
             assert demo.poll() is None, demo.stderr and demo.stderr.read()
             return int(page.locator(f"#intervals {what}").count())
 
+        assert page.locator(".who").text_content().strip() == "Sign in"
+        link = demo.stderr.readline().split()[-1]
+        acting = tab()
+        acting.goto(link)
+        acting.wait_for_url(re.compile("/f/"))
+        assert "demo, operator" in acting.text_content(".who")
+        assert "#" not in acting.url and acting.context.cookies()[0]["httpOnly"]
+        acting.context.close()
+
         wait_for(lambda: shown("tbody tr") == 24)
         wait_for(lambda: shown(".state.final") > 12)
         assert page.evaluate("window.untouched !== false")

@@ -144,6 +144,34 @@ async def test_the_market_keeps_its_times_while_two_hundred_watch(running: Run) 
     assert {after - before for before, after in itertools.pairwise(ran)} == {900}
 
 
+def test_an_operator_decides_a_dispute(running: Run) -> None:
+    """Asked by the console, carried out by the market: what was held back is paid, on other energy."""
+    settled = "SELECT MIN(interval_start) FROM interval WHERE state IN ('SETTLED', 'FINAL')"
+    running.until(lambda: running.ask(settled)[0][0] is not None)
+    start = running.ask(settled)[0][0]
+    meter = running.ask(f"SELECT meter FROM award WHERE interval_start = {start} LIMIT 1")[0][0]
+    body = {"meter": meter, "interval_start": start, "reason": "the register stood still"}
+    given = httpx.post(f"{running.api}/disputes", json=body, headers=running.bearer("operator"))
+    assert given.status_code == 202, given.text
+    running.until(lambda: running.ask("SELECT id FROM dispute"))
+    ((number,),) = running.ask("SELECT id FROM dispute")
+    kept = running.ask(
+        f"SELECT SUM(amount_neur) FROM posting WHERE account = 'household:{meter}'"
+        f" AND interval_start = {start}"
+    )
+    assert kept == [(0,)], "all of it is held back"
+    decision = {"decision": "upheld", "reason": "photo", "import_wh": 1000, "export_wh": 0}
+    address = f"{running.api}/disputes/{number}/decision"
+    assert httpx.post(address, json=decision, headers=running.bearer("viewer")).status_code == 403
+    assert httpx.post(address, json=decision, headers=running.bearer("operator")).status_code == 202
+    running.until(lambda: running.ask("SELECT closed_at FROM dispute")[0][0])
+    assert running.ask("SELECT decision, decision_reason, import_wh FROM dispute") == [
+        ("upheld", "photo", 1000)
+    ]
+    page = httpx.get(f"{running.page}/alarms", timeout=30).text
+    assert "upheld (1" in page
+
+
 def test_an_operator_suspends_trading_and_resumes_it_at_boundaries(running: Run) -> None:
     newest: int = running.ask("SELECT MAX(interval_start) FROM interval")[0][0]
     first = newest + 900

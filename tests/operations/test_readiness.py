@@ -66,6 +66,24 @@ def test_a_market_with_all_it_needs_is_ready(place: Path) -> None:
     assert state == dict.fromkeys(("database", "market", "lease", "broker", "chain", "clearing"), True)
 
 
+async def test_everybody_is_told_whether_it_is_ready_and_no_more(place: Path) -> None:
+    """``/readyz`` is for what watches the machine, which has no token: a word for each part."""
+    market = Market(place)
+    transport = httpx.ASGITransport(create_app([market], open_reading=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        ready = await client.get("/readyz")
+        (parts,) = ready.json()["markets"].values()
+        assert (ready.status_code, ready.json()["status"], set(parts.values())) == (200, "ready", {True})
+        changed(place, lambda tx: health.note(tx, AT, health.BROKER, False, "broker.example is away"))
+        lacking = await client.get("/readyz")
+        (parts,) = lacking.json()["markets"].values()
+        assert (lacking.status_code, lacking.json()["status"]) == (503, "not ready")
+        assert [name for name, ok in parts.items() if not ok] == ["broker"]
+        assert "example" not in lacking.text and lacking.headers["cache-control"] == "no-store"
+        assert (await client.get("/metrics")).status_code == 401
+    market.close()
+
+
 @pytest.mark.parametrize(
     ("part", "act"),
     [

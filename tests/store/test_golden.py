@@ -38,7 +38,7 @@ def rows_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
         connection.close()
 
 
-@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("version", [4, 5, 6, 7])
 def test_a_database_of_an_older_version_keeps_every_row(
     version: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
