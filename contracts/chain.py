@@ -38,6 +38,10 @@ class UnconfirmedError(ChainError):
     """A transaction was sent, and is not mined and confirmed yet."""
 
 
+class UnfinalError(UnconfirmedError):
+    """A transaction was mined, and its block is not final yet: nothing is wrong."""
+
+
 @dataclass(frozen=True)
 class Call:
     """What to ask of a contract: ``to`` is its address, or None to create one. ``what`` names it in

@@ -26,6 +26,7 @@ from contracts.chain import (
     TransactionFailedError,
     TransactionRefusedError,
     UnconfirmedError,
+    UnfinalError,
 )
 from contracts.journal import Journal, SignedTransaction
 from grid.errors import ChainError
@@ -98,6 +99,7 @@ class Sender:
             ContractRevertError: the contract refuses the call; nothing was signed.
             TransactionFailedError: it was mined and reverted there. To send again tries anew.
             UnconfirmedError: not mined and confirmed in time; send again later, under the same batch id.
+            UnfinalError: the same, where only the confirmations are missing.
             WrongChainError: the node is not the one that this sender began with.
             ChainError: the node cannot be reached, or the nonce went to another transaction.
         """
@@ -167,7 +169,7 @@ class Sender:
             if receipt is not None:
                 return receipt
             if self._monotonic() >= deadline:
-                raise UnconfirmedError(
+                raise (UnfinalError if mined else UnconfirmedError)(
                     f"{batch_id}: nonce {nonce} of {self.address} is not confirmed after "
                     f"{self._patience.timeout_s:g} s"
                 )

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import DatabaseError
 
-from contracts.chain import ContractRevertError
+from contracts.chain import ContractRevertError, UnfinalError
 from grid.errors import ChainError, SolverError, StoreError
 from market.accounts.metering import BOUNDARY_TOLERANCE_S
 from market.service.clock import WallClock, utc
@@ -286,7 +286,8 @@ class LiveMarket(Engine):
         wait_s = _CHAIN_LOOK_S
         while not ended.is_set():
             try:
-                await self._send_batches(self._clock.now())
+                with contextlib.suppress(UnfinalError):  # a chain's finality may take its quarter of an hour
+                    await self._send_batches(self._clock.now())
                 asked_at = self._clock.now()
                 standing = await asyncio.to_thread(self._told_standing)
                 self._standing_at = asked_at

@@ -14,6 +14,7 @@ from contracts.chain import (
     TransactionFailedError,
     TransactionRefusedError,
     UnconfirmedError,
+    UnfinalError,
     WrongChainError,
 )
 from contracts.sender import Patience, Sender, read_transaction
@@ -190,8 +191,9 @@ def test_what_stays_in_the_pool_is_signed_again_with_a_higher_fee_up_to_the_boun
         )
 
     first_fee = node.fees().fee_max
-    with pytest.raises(UnconfirmedError):
+    with pytest.raises(UnconfirmedError) as caught:
         patient(fee_max_wei=first_fee * 3 // 2).send("m", mint(stand))
+    assert not isinstance(caught.value, UnfinalError), "it is not even mined"
     attempts = stand.journal.attempts("m")
     offers = [read_transaction(attempt.raw)[1] for attempt in attempts]
     assert len({attempt.nonce for attempt in attempts}) == 1
@@ -282,7 +284,7 @@ def test_it_waits_for_its_confirmations(stand, node: Node) -> None:
         sleep=sleep,
         monotonic=lambda: float(len(ticks)),
     )
-    with pytest.raises(UnconfirmedError, match="not confirmed after 5 s"):
+    with pytest.raises(UnfinalError, match="not confirmed after 5 s"):
         impatient.send("n", mint(stand))
 
 
