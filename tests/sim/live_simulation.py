@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -39,8 +40,9 @@ from tests.sim.virtual_time import VirtualLoop
 
 SETTINGS = scene.settings(None, clock_skew_s=60)
 OUTAGE_S_MAX = 1_500.0
+TOLD_EVERY = 1_000
 STEP_S_MAX, STEPPED_S_MAX = 900.0, 300.0
-LEASE_S = 120.0
+LEASE_S, LEASE_S_MAX = 120.0, 600.0
 _ENDS = (PowerCutError, PeergridError, DatabaseError)
 """What ends a process."""
 LOOK_S = 30.0
@@ -147,9 +149,12 @@ class Solver:
 class World:
     """What goes on whether a market runs or not."""
 
-    def __init__(self, folder: Path, faults: Faults, loop: VirtualLoop, lease_s: float) -> None:
+    def __init__(
+        self, folder: Path, faults: Faults, loop: VirtualLoop, lease_s: float, tell: Callable[[str], None]
+    ) -> None:
         self.faults = faults
         self.lease_s = lease_s
+        self._tell = tell
         self.folder = folder
         self.loop = loop
         began = START - SECONDS - 100
@@ -174,7 +179,10 @@ class World:
         async with asyncio.TaskGroup() as tasks:
             others = [tasks.create_task(one) for one in (self.meters.live(), self._clock_steps())]
             markets = [tasks.create_task(one) for one in (self._market(stop), self._rivals(stop))]
-            await asyncio.sleep(intervals * SECONDS)
+            for count in range(1, intervals + 1):
+                await asyncio.sleep(SECONDS)
+                if count % TOLD_EVERY == 0:
+                    self._tell(f"{count} intervals, {self.begun} times begun")
             self.faults.cease()
             await asyncio.sleep(calm_intervals * SECONDS)
             stop.set()
@@ -259,7 +267,13 @@ def take_over(store: Store) -> None:
 
 
 def simulate_live(
-    folder: Path, seed: int, intervals: int, calm_intervals: int, *, rarity: float = 1.0
+    folder: Path,
+    seed: int,
+    intervals: int,
+    calm_intervals: int,
+    *,
+    rarity: float = 1.0,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> World:
     """A market with ``intervals`` of faults and ``calm_intervals`` after them. Where faults are rarer, it
     looks at its database more rarely, too.
@@ -269,7 +283,7 @@ def simulate_live(
     look_s = LOOK_S * rarity
 
     async def main(loop: VirtualLoop) -> None:
-        worlds.append(World(folder, faults, loop, LEASE_S * rarity))
+        worlds.append(World(folder, faults, loop, min(LEASE_S * rarity, LEASE_S_MAX), tell))
         await worlds[0].run(intervals, calm_intervals)
 
     with (

@@ -73,11 +73,15 @@ class SimulatedChain:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self.settled: dict[int, dict[str, int]] = {}
+        self._taken_off: dict[int, dict[str, int]] = {}
         self.deposits = dict(DEPOSITS)
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         self._may_be_away()
         assert sum(positions.values()) == 0
+        for earlier in [taken for taken in self._taken_off if taken < sequence]:
+            # Its transaction has an earlier nonce: it is mined again before a later one can be.
+            self.settled[earlier] = self._taken_off.pop(earlier)
         assert self.settled.setdefault(sequence, dict(positions)) == positions, "a sequence has one content"
         self._may_be_away()
         return Sent(f"0x{sequence:064x}", 1)
@@ -85,7 +89,7 @@ class SimulatedChain:
     def _may_be_away(self) -> None:
         if self._faults.happens(self._faults.reorganised):
             for sequence in sorted(self.settled)[-self._faults.random.randint(1, 3) :]:
-                del self.settled[sequence]
+                self._taken_off[sequence] = self.settled.pop(sequence)
         if self._faults.happens(self._faults.chain_away):
             raise ChainError("the node does not answer")
 
