@@ -135,7 +135,9 @@ class ChainBooks:
 
 @dataclass(frozen=True)
 class OnChain:
-    """A batch as the chain has it: net positions (µEUR by holder's address), and when it was mined."""
+    """A batch as the chain has it: net positions (µEUR by holder's address), when it was mined, and whether
+    that is final.
+    """
 
     sequence: int
     root: bytes
@@ -143,6 +145,7 @@ class OnChain:
     tx_hash: str
     gas: int
     at: int
+    is_final: bool = True
 
 
 class BehindError(ChainError):
@@ -173,7 +176,7 @@ class Settler(Protocol):
 
     def ahead(self, first: int) -> Sequence[OnChain]:
         """The batches from ``first`` on that the chain has, unless the first of them is what this database
-        sent itself. Raises :class:`grid.errors.ChainError` also while one of them is not final.
+        sent itself.
         """
 
     def standing(self) -> Standing:

@@ -42,6 +42,8 @@ def recover(tx: Connection, settings: MarketSettings, body: Mapping[str, Any], r
         raise RecoveringError(f"batch {batches[0].sequence} is not the next one here: try again")
     known = recovery.accounts_by_address(tx)
     for batch in batches:
+        if not batch.is_final:
+            raise RecoveringError(f"batch {batch.sequence} is not final on the chain yet: try again later")
         for address in sorted(batch.positions.keys() - known.keys()):
             raise RecoveringError(
                 f"batch {batch.sequence} paid wallet {address}, which has no account here: enter its member"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contracts.escrow_events import Movements, SettledBatch
 from contracts.market_contracts import MarketContracts, settlement_id
 from contracts.sender import Sender
-from grid.errors import ChainError
 from market.messages.signing import feeder_hash
 from market.service.clock import SimulatedClock
 from market.service.ports import ChainBooks, OnChain, Sent, Settler, Standing
@@ -55,22 +54,18 @@ class ContractSettler:
         if self._sender.has_mined(settlement_id(self._market, first, 0)):
             return ()
         found: list[OnChain] = []
-        block = self._contracts.deployment.first_block
-        while (batch := self._settled_batch(first + len(found), block)) is not None:
-            found.append(_on_chain(first + len(found), batch))
-            block = batch.block
-        return found
-
-    def _settled_batch(self, sequence: int, from_block: int) -> SettledBatch | None:
-        """A foreign batch, looked for from a block on; a final one does not change and is looked up once."""
-        if sequence not in self._foreign:
-            batch = self._contracts.settled_batch(self._market, sequence, from_block)
+        block, final = self._contracts.deployment.first_block, self._sender.final_block()
+        while True:
+            sequence = first + len(found)
+            batch = self._foreign.get(sequence)
             if batch is None:
-                return None
-            if batch.block > self._sender.final_block():
-                raise ChainError(f"batch {sequence} on the chain, which this database lacks, is not final")
-            self._foreign[sequence] = batch
-        return self._foreign[sequence]
+                batch = self._contracts.settled_batch(self._market, sequence, block)
+            if batch is None:
+                return found
+            found.append(_on_chain(sequence, batch, final))
+            if found[-1].is_final:  # it does not change any more
+                self._foreign[sequence] = batch
+            block = batch.block
 
     def standing(self) -> Standing:
         self._count()
@@ -131,8 +126,16 @@ class ContractSettler:
         )
 
 
-def _on_chain(sequence: int, batch: SettledBatch) -> OnChain:
-    return OnChain(sequence, batch.root, batch.positions, batch.transaction, batch.gas, batch.at)
+def _on_chain(sequence: int, batch: SettledBatch, final_block: int) -> OnChain:
+    return OnChain(
+        sequence,
+        batch.root,
+        batch.positions,
+        batch.transaction,
+        batch.gas,
+        batch.at,
+        batch.block <= final_block,
+    )
 
 
 class LateSettler:

@@ -241,6 +241,7 @@ async def test_deposits_count_no_longer_than_they_can_be_debited(
         async with stand(tmp_path, broker.port, solver, OF, settler=chain.settler) as market:
             await market.whole(0)
             network.close_for_all()
+            await market.until(lambda: bool(market.query("SELECT * FROM alarm WHERE kind = 'chain'")))
             later = DELAY_S // SECONDS
             market.go_to(START + later * SECONDS + 1)
             await market.until_state(later + 1, "SUSPENDED")

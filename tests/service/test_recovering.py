@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 
 from market.accounts.ledger import ROUNDING, Kind, chain_positions
 from market.service.ports import OnChain
-from market.service.recovering import RecoveringError, _paid_until
+from market.service.recovering import RecoveringError, _paid_until, document, recover
+from market.service.store import Store, money
+from market.service.store.inputs import register
 from market.service.store.recovery import _missing
-from tests.service.scene import SECONDS, START, settings
+from tests.service.scene import MEMBERS, SECONDS, START, settings
 
 ACCOUNTS = ("household:a", "household:b", "household:c", "imbalance", "network", "retailer")
 MONEY = st.integers(-(10**9), 10**9)
@@ -52,3 +56,24 @@ def test_number_and_time_of_the_lost_batches_must_tell_the_same(every: Any) -> N
         assert paid_until(count, at, told) == told
     with pytest.raises(RecoveringError, match="boundary"):
         paid_until(1, known_until, known_until - SECONDS)
+
+
+def test_what_cannot_be_taken_in_is_told_and_nothing_changes(tmp_path: Path) -> None:
+    of = settings(None)
+    final = OnChain(0, b"\1" * 32, {MEMBERS[0].owner: -5, "0x" + "ee" * 20: 5}, "0x", 1, START + 940)
+    asked = {
+        "has shown no batch": [],
+        "not the next one here": [replace(final, sequence=3)],
+        "not final on the chain yet": [replace(final, is_final=False)],
+        "enter its member again": [final],
+        "do not reach": [replace(final, positions={})],
+    }
+    with Store(tmp_path / "market.sqlite", of.identity()) as store:
+        with store.transaction() as tx:
+            register(tx, of, MEMBERS)
+        for words, batches in asked.items():
+            body = {"batches": [document(batch) for batch in batches], "paid_until": None}
+            with store.transaction() as tx, pytest.raises(RecoveringError, match=words):
+                recover(tx, of, body, "disk lost", START + 1000)
+            with store.reading() as connection:
+                assert money.next_sequence(connection) == 0
