@@ -39,6 +39,8 @@ ARGUMENTS = [
 ]
 FIRST_PAGE_BYTES_MAX = 90 * 1024
 CUT_S = 60
+LIVE_INTERVALS = 8
+PATIENCE_S = 120.0
 WIDE, NARROW = {"width": 1240, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -260,7 +262,7 @@ def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., An
         "--feeder",
         "simbench:1-LV-rural1--2-sw",
         "--intervals",
-        24,
+        LIVE_INTERVALS,
         "--out",
         folder,
         "--keep-running",
@@ -284,30 +286,20 @@ def test_a_demo_that_runs_is_followed_live(tmp_path: Path, tab: Callable[..., An
         wait_for(listens)
         page = tab()
         page.goto(address)
-        page.wait_for_selector("#intervals, .empty")
-        if page.locator("#intervals").count():
-            page.evaluate("window.untouched = true")
+        page.wait_for_selector("#intervals", timeout=1000 * PATIENCE_S)
+        page.evaluate("window.untouched = true")
 
         def shown(what: str) -> int:
             assert demo.poll() is None, demo.stderr and demo.stderr.read()
             return int(page.locator(f"#intervals {what}").count())
 
-        assert page.locator(".who").text_content().strip() == "Sign in"
-        link = demo.stderr.readline().split()[-1]
-        acting = tab()
-        acting.goto(link)
-        acting.wait_for_url(re.compile("/f/"))
-        assert "demo, operator" in acting.text_content(".who")
-        assert "#" not in acting.url and acting.context.cookies()[0]["httpOnly"]
-        acting.context.close()
-
-        wait_for(lambda: shown("tbody tr") == 24)
-        wait_for(lambda: shown(".state.final") > 12)
-        assert page.evaluate("window.untouched !== false")
+        wait_for(lambda: shown("tbody tr") == LIVE_INTERVALS, PATIENCE_S)
+        wait_for(lambda: shown(".state.final") >= LIVE_INTERVALS // 2, PATIENCE_S)
+        assert page.evaluate("window.untouched"), "it was followed without loading the page again"
         page.context.close()
     finally:
         demo.terminate()
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=PATIENCE_S)
 
 
 def test_what_is_vendored_is_what_was_pinned() -> None:
