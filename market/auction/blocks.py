@@ -27,8 +27,11 @@ from market.auction.choice import SHORT_KW, Choice, Choices, without
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch, dispatch
 from market.auction.lp import LpSolution
+from market.auction.record import MinimumFills
 from market.auction.reference import ReferenceProgram, optimise
 from market.auction.whole import WholeAwards, whole_awards
+
+UEUR_PER_EUR = 10**6
 
 
 def apart(book: Book, columns: Columns) -> tuple[Columns, Ints]:
@@ -116,23 +119,32 @@ class BlockProgram(ReferenceProgram):
 
 def dispatch_blocks(
     book: Book, columns: Columns, *, network: bool, out_of_time: Callable[[], bool]
-) -> tuple[Columns, Dispatch, WholeAwards]:
+) -> tuple[Columns, Dispatch, WholeAwards, MinimumFills]:
     """Clears a book that has orders with a minimum fill.
 
-    Returns the columns without the rejected orders, the powers and the whole awards.  Orders whose minimum
-    rounding could not keep are rejected one by one.
+    Returns the columns without the rejected orders, the powers, the whole awards, and how good the choice of
+    orders is known to be.  Orders whose minimum rounding could not keep are rejected one by one.
     """
     columns, least_wh = apart(book, columns)
+    first: Choice | None = None
     while True:
         choices = Choices(columns, least_wh, network=network, out_of_time=out_of_time)
         choice = _best_choice(choices, network=network, out_of_time=out_of_time)
+        first = first or choice
         offered, taken = choices.offered(choice.taken), sorted(choice.taken)
         awards = whole_awards(offered, choice.found, network=network, least_wh=choices.minima(taken))
         short = [g for g in taken if awards.group_wh[g] < least_wh[g]]
         if not short and network and awards.check.violations:
             short = taken
         if not short or out_of_time():
-            return offered, choice.found, awards
+            # What no choice could exceed before one was given up to rounding, none can exceed after it.
+            share = columns.hours / UEUR_PER_EUR
+            known = MinimumFills(
+                proven=choice is first and choice.proven,
+                welfare_eur=choices.worth(choice.found) * share if choice.found.feasible else None,
+                bound_eur=first.bound * share if np.isfinite(first.bound) else None,
+            )
+            return offered, choice.found, awards, known
         # The smallest of those in question: whoever takes most energy stays longest.
         rejected = min(short, key=lambda g: (int(columns.group_wh[g]), g))
         columns = without(columns, np.arange(len(least_wh)) == rejected)
@@ -145,7 +157,8 @@ def _best_choice(choices: Choices, *, network: bool, out_of_time: Callable[[], b
     ordinary = choices.optimum(taken)
     if ordinary.feasible >= found.feasible:
         if not choices.short(ordinary, taken):
-            return Choice(frozenset(taken), ordinary)  # the same to the last digit
+            # The same as what was found, to the last digit.
+            return choices.judged(frozenset(taken), ordinary, settled=found.settled)
         if choices.is_more(ordinary, found):
-            return choices.best_without_losers(taken)
-    return Choice(frozenset(taken), found)
+            return choices.best_without_losers(taken, found)
+    return choices.judged(frozenset(taken), found, settled=found.settled)

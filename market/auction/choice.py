@@ -13,6 +13,8 @@ those without hope:
 - where there is none the node's S is its best.  With losers, no S' of the node that has all of S is without:
   V(S') ≤ V(S) < V0(S) ≤ V0(S').  So each branch leaves out one of S, and requires those before it;
 - for the same reason a node whose required orders R have V0(R) above the node's own worth is without hope.
+
+The worth of the best node left open bounds what any choice could be worth, where the search ends early.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -32,16 +35,22 @@ SHORT_KW = 1e-7
 """An order is short of its minimum beyond the solver's error."""
 WORTH_TOLERANCE = 1e-8
 """Relative difference of two optima that are worth the same."""
-OPTIMA_MAX = 200
+OPTIMA_MAX = 1000
 """After so many optima the best choice found stands, though it need not be the best there is."""
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Orders taken, by group, and the dispatch that takes each at its minimum or more."""
+    """Orders taken, by group, and the dispatch that takes each at its minimum or more.
+
+    ``bound`` is what no choice without losers could be worth more than, µEUR/kWh · kW (∞ where that is not
+    known), and ``proven`` that this one is worth as much, but for what linear programs may be wrong by.
+    """
 
     taken: frozenset[int]
     found: Dispatch
+    bound: float
+    proven: bool
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,11 @@ class Choices:
         self._network = network
         self._out_of_time = out_of_time
         self._optima: dict[tuple[frozenset[int], frozenset[int]], Dispatch] = {}
+
+    @cached_property
+    def blocks(self) -> frozenset[int]:
+        """The groups that have a minimum and are still offered."""
+        return frozenset(np.flatnonzero((self.least_wh > 0) & (self.columns.group_wh > 0)).tolist())
 
     def offered(self, taken: Collection[int]) -> Columns:
         """The columns with only these of the groups that have a minimum."""
@@ -127,40 +141,40 @@ class Choices:
         wrong_kw = (abs(found.mismatch_w) + abs(other.mismatch_w)) / 1e3
         return self.worth(found) > worth + wrong_kw * dearest + WORTH_TOLERANCE * abs(worth)
 
-    def without_losers(self, taken: Collection[int]) -> Choice:
+    def without_losers(self, taken: Collection[int]) -> tuple[frozenset[int], Dispatch]:
         """A choice among these, found at once: whoever would most rather give energy back is left out."""
         found = self.optimum(taken)
         while short := self.short(found, taken):
             rejected = min(short, key=lambda g: (float(found.kw[g] / self.least_kw[g]), g))
             taken = [g for g in taken if g != rejected]
             found = self.optimum(taken)
-        return Choice(frozenset(g for g in taken if found.kw[g] > SHORT_KW), found)
+        return frozenset(g for g in taken if found.kw[g] > SHORT_KW), found
 
-    def best_without_losers(self, best_of_all: Collection[int]) -> Choice:
-        """The best choice without losers, where the best of all choices is known and has some."""
-        blocks = frozenset(np.flatnonzero((self.least_wh > 0) & (self.columns.group_wh > 0)).tolist())
-        best = self.without_losers(best_of_all)
+    def best_without_losers(self, best_of_all: Collection[int], most: Dispatch) -> Choice:
+        """The best choice without losers, where ``most`` is the best of all choices, and has some."""
+        best, best_found = self.without_losers(best_of_all)
         nodes: list[tuple[float, int, _Node]] = []
         number = itertools.count()
 
         def add(bound: float, required: frozenset[int], allowed: frozenset[int]) -> None:
             heapq.heappush(nodes, (-bound, next(number), _Node(required, allowed)))
 
-        def branch(bound: float, node: _Node, taken: frozenset[int]) -> None:
-            """What is left of a node whose best choice has losers."""
+        def branch(node: _Node, taken: frozenset[int], found: Dispatch) -> None:
+            """What is left of a node whose best choice, ``found``, has losers."""
             required = node.required
             for g in self._reluctant(taken):
                 if g not in required:
-                    add(bound, required, node.allowed - {g})
+                    add(self.worth(found), required, node.allowed - {g})
                     required |= {g}
 
-        branch(np.inf, _Node(frozenset(), blocks), frozenset(best_of_all))
-        while nodes and len(self._optima) < OPTIMA_MAX and not self._out_of_time():
-            bound, _, node = heapq.heappop(nodes)
-            if -bound <= self.worth(best.found):
-                break
+        branch(_Node(frozenset(), self.blocks), frozenset(best_of_all), most)
+        while nodes and -nodes[0][0] > self.worth(best_found):
+            if len(self._optima) >= OPTIMA_MAX or self._out_of_time():
+                bound = -nodes[0][0] if most.settled and self._settled else np.inf
+                return Choice(best, best_found, bound, proven=False)
+            _, _, node = heapq.heappop(nodes)
             found = self.optimum(node.allowed, node.required)
-            if not self.is_more(found, best.found):
+            if not self.is_more(found, best_found):
                 continue
             if node.required and self.is_more(self.optimum(node.required), found):
                 continue
@@ -172,14 +186,24 @@ class Choices:
                 continue
             ordinary = self.optimum(taken)
             if not self.short(ordinary, taken):
-                best = Choice(taken, ordinary)
+                best, best_found = taken, ordinary
             elif not self.is_more(ordinary, found):
-                best = Choice(taken, found)
+                best, best_found = taken, found
             else:
-                branch(self.worth(found), node, taken)
-                fewer = self.without_losers(taken)
-                best = fewer if self.is_more(fewer.found, best.found) else best
-        return best
+                branch(node, taken, found)
+                fewer, fewer_found = self.without_losers(taken)
+                if self.is_more(fewer_found, best_found):
+                    best, best_found = fewer, fewer_found
+        return self.judged(best, best_found, settled=most.settled and self._settled)
+
+    def judged(self, taken: frozenset[int], found: Dispatch, *, settled: bool) -> Choice:
+        """A choice that is the best there is, if the optima that say so were settled."""
+        return Choice(taken, found, self.worth(found) if settled else np.inf, proven=settled)
+
+    @property
+    def _settled(self) -> bool:
+        """Whether the optima found are known to be optima: none was cut short by a deadline."""
+        return all(found.settled or not found.feasible for found in self._optima.values())
 
     def _reluctant(self, taken: Collection[int]) -> list[int]:
         """Those taken, first who would give most back."""

@@ -50,11 +50,14 @@ def clear_book(
     book that does not fit the feeder and :class:`SolverError` where HiGHS fails.
     """
     columns = columns_of(book, power_flow(feeder), source)
+    minimum_fills = None
     try:
         if book.has_minima:
             from market.auction.blocks import dispatch_blocks  # Pyomo, as below
 
-            columns, found, awards = dispatch_blocks(book, columns, network=network, out_of_time=out_of_time)
+            columns, found, awards, minimum_fills = dispatch_blocks(
+                book, columns, network=network, out_of_time=out_of_time
+            )
         else:
             program = _program_of(engine)
             found = dispatch(columns, network=network, program=program, out_of_time=out_of_time)
@@ -63,7 +66,7 @@ def clear_book(
         return suspended_record(feeder.name, book.interval, str(error))
     if network and awards.check.violations:
         return suspended_interval(book, columns, found, awards, too_late=out_of_time())
-    return record_of(book, columns, found, awards)
+    return record_of(book, columns, found, awards, minimum_fills)
 
 
 def _program_of(engine: Engine) -> ProgramMaker | None:

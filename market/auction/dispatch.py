@@ -27,6 +27,11 @@ from market.auction.rows import LimitKey, Tangent, excess_of, limits_near, one_e
 MERIT_ROUNDS_MAX = 5
 ROUNDS_MAX = 60
 STEP_LIMIT_FROM_ROUND = 12
+CAREFUL_STEP = 0.1
+"""Share of its power by which a group may move at first on the way from where nothing trades.
+
+Twice as much is next where that broke no limit by more than ``CAREFUL_EXCESS_PU``, else half."""
+CAREFUL_EXCESS_PU = 1e-3
 MISMATCH_W_MAX = 1.0
 POLISHABLE_SHARE = 0.01
 POLISHABLE_PU = 1e-2
@@ -167,7 +172,15 @@ def dispatch(
             return Dispatch(state.kw, state.point, state.check, (), mismatch_w, round_, 1, True)
     if state is None:
         state = _without_trades(columns)
-    return _successive_programs(columns, state, balances, network, program or ClearingProgram, out_of_time)
+    make = program or ClearingProgram
+    found = _successive_programs(columns, state, balances, network, make, out_of_time)
+    if found.feasible or not network or out_of_time():
+        return found
+    idle = _without_trades(columns)
+    if idle.check.worst_excess > EXCESS_PU_MAX:
+        return found
+    # There is a feasible point, but steps too large led past it: from there, more carefully.
+    return _successive_programs(columns, idle, balances[:1], network, make, out_of_time, careful=True)
 
 
 def _successive_programs(
@@ -177,8 +190,13 @@ def _successive_programs(
     network: bool,
     make: ProgramMaker,
     out_of_time: Callable[[], bool],
+    *,
+    careful: bool = False,
 ) -> Dispatch:
-    """Successive linear programs from a state and the balances seen so far."""
+    """Successive linear programs from a state and the balances seen so far.
+
+    With ``careful`` the state is feasible, steps are small from the first, and the result is feasible.
+    """
     # What exporting does not pay for can be left out of an inequality: at a price of zero, too.
     program = make(columns, balance_as_equation=columns.export_price <= 0)
     for balance in balances:
@@ -186,12 +204,12 @@ def _successive_programs(
     predicted: Floats | None = None
     watched = _near(columns, state) if network else set()
     _add_limits(columns, program, state, watched)
-    best: Dispatch | None = None
-    step = 1.0
+    best = Dispatch(state.kw, state.point, state.check, (), 0.0, 0, 1, True) if careful else None
+    step, limited_from = (CAREFUL_STEP, 1) if careful else (1.0, STEP_LIMIT_FROM_ROUND)
     exceeding = False
     for round_ in range(1, ROUNDS_MAX + 1):
         lower, upper = np.zeros(len(columns.group_kw)), columns.group_kw
-        if round_ >= STEP_LIMIT_FROM_ROUND:
+        if round_ >= limited_from:
             lower = np.maximum(state.kw - step * columns.group_kw, 0.0)
             upper = np.minimum(state.kw + step * columns.group_kw, columns.group_kw)
             program.bound(lower, upper)
@@ -226,7 +244,9 @@ def _successive_programs(
             best = result
         if out_of_time():
             return best
-        if round_ >= STEP_LIMIT_FROM_ROUND:
+        if careful:
+            step *= 2.0 if state.check.worst_excess < CAREFUL_EXCESS_PU else 0.5
+        elif round_ >= limited_from:
             step *= STEP_GROWTH if held and result.stale_rows == 1 and result.feasible else STEP_SHRINKAGE
         balance = _balance_at(columns, state)
         program.add_balance(balance.effect, balance.fixed_kw)

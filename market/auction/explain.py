@@ -14,7 +14,7 @@ import numpy as np
 from grid.errors import InputError
 from grid.feeder import Feeder
 from market.auction.book import Book, BookOrder
-from market.auction.record import BindingLimit, ClearingRecord, NodePrice
+from market.auction.record import BindingLimit, ClearingRecord, MinimumFills, NodePrice
 from market.auction.rows import LimitKey, tangents
 from market.auction.schedule import Schedule, schedule_of
 
@@ -59,6 +59,8 @@ def _about_order(book: Book, record: ClearingRecord, feeder: Feeder, order: Book
     yield _result(order, got_wh, fill.price if fill else None)
     yield _comparison(order, row, reactive, fee)
     yield from _reason(book, record, order, at, got_wh)
+    if order.min_fill_percent and record.minimum_fills:
+        yield choice_words(record.minimum_fills)
     if fill and fill.price != at:
         beyond = (
             "pays its own limit, as nobody pays more" if bid else "earns its own limit, as nobody gets less"
@@ -123,6 +125,16 @@ def _reason(book: Book, record: ClearingRecord, order: BookOrder, at: int, got_w
     else:
         yield "Its limit is just what the price is: it is the marginal order here and sets the price."
         yield from _tie(book, record, order)
+
+
+def choice_words(known: MinimumFills) -> str:
+    """How good the choice of orders with a minimum fill is known to be."""
+    if known.proven:
+        return "No other choice of orders with a minimum fill would have been worth more without a loser."
+    ended = "The search for the best choice of orders with a minimum fill ended before it had looked at all"
+    if known.missed_eur is None:
+        return f"{ended}."
+    return f"{ended}: another one might be worth {known.missed_eur:.4f} EUR more, but not more than that."
 
 
 def _tie(book: Book, record: ClearingRecord, order: BookOrder) -> Iterator[str]:

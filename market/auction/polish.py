@@ -34,7 +34,9 @@ ENTRANTS_MAX = 40
 """So many of the groups that would rather trade otherwise join those that may move in one iteration."""
 PRICE_TOLERANCE = 4e-4
 """EUR/MWh to which prices and limit prices agree in the end: well within the smallest step of a price."""
-EXCESS_TOLERANCE_PU = 1e-7
+EXCESS_TOLERANCE_PU = 1e-8
+BINDING_PU = 1e-6
+"""Limits this near at the optimum bind."""
 BALANCE_TOLERANCE_KW = 2e-5
 SNAP_KW = 1e-9
 """What is this near to a bound is at it."""
@@ -146,7 +148,7 @@ def polish(
             abs(here.point.slack_w / 1e3 - trade[0] + trade[1]) / BALANCE_TOLERANCE_KW,
         )
         if residual <= 1.0:
-            bind = limits_near(here.check, 10 * EXCESS_TOLERANCE_PU) if network else []
+            bind = limits_near(here.check, BINDING_PU) if network else []
             kept = here.told_apart({*duals.priced(here), *bind})
             return Polished(kw, float(trade[0] - trade[1]), here.point, here.check, tuple(kept))
         patience, least = (PATIENCE, residual) if residual < least / 2 else (patience - 1, least)

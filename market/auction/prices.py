@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grid.errors import SolverError
 from grid.feeder import Floats, Ints
 from grid.limits import LimitCheck
 from grid.powerflow import OperatingPoint
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
-from market.auction.highs import INFINITY, InfeasibleProgramError, dense_rows, solver
+from market.auction.highs import INFINITY, dense_rows, solver
 from market.auction.rows import Tangent, independent, tangents
 from market.auction.whole import partly_filled
 
@@ -28,6 +29,9 @@ UNIT = 1e3
 PRICE_NOISE = 1e-5
 """Relative error of a price that comes with awards found by linearisation to 1 W."""
 RANK_TOLERANCE = 1e-7
+NOISE = 1.0
+"""EUR/MWh: rounding contradicts prices by less. More comes of awards that a deadline cut short."""
+NOISE_COST = 1e-7
 FACE_TOLERANCE = 1e-6
 """EUR/MWh by which an optimum found is loosened when the next objective is taken among its ties."""
 
@@ -77,6 +81,7 @@ class _DualFace:
         matrix: Floats,
         lowest: Floats,
         highest: Floats,
+        weight: Floats,
         ends: tuple[float, float],
         bounds: Sequence[tuple[float, float]],
     ) -> None:
@@ -86,22 +91,33 @@ class _DualFace:
         # The awards are optimal to within the solver's and the rounding's error. What little the bounds
         # contradict each other is shared by all, so that nobody's price is further off than it must be.
         both, most = np.vstack([-matrix, matrix]), np.concatenate([-lowest, highest])
-        told = np.isfinite(most)
+        told, weight = np.isfinite(most), np.tile(weight, 2)
         self._matrix, self._most = np.zeros((0, matrix.shape[1])), np.zeros(0)
-        self._some = self._loosened(both[told], most[told])
+        self._some = self._loosened(both[told], most[told], weight[told])
         floor, cap = ends
-        self._some = self._loosened(both[~told], np.repeat([-floor, cap], len(lowest))[~told])
+        end = np.repeat([-floor, cap], len(lowest))
+        self._some = self._loosened(both[~told], end[~told], weight[~told])
 
-    def _loosened(self, matrix: Floats, most: Floats) -> Floats:
-        """A vector that keeps ``matrix·z ≤ most`` as well, loosened where nothing keeps all of it."""
-        rows, size = matrix.shape
-        whole = np.hstack([np.vstack([self._matrix, matrix]), np.zeros((len(self._most) + rows, 1))])
-        whole[len(self._most) :, -1] = -1.0
-        cost = np.append(np.zeros(size), 1.0)
-        found = self._minimise(cost, whole, np.append(self._most, most), [*self._bounds, (0.0, np.inf)])
+    def _loosened(self, matrix: Floats, most: Floats, weight: Floats) -> Floats:
+        """A vector that keeps ``matrix·z ≤ most`` as well, loosened where nothing keeps all of it.
+
+        Up to ``NOISE`` all rows are loosened alike, beyond that each on its own, at the least cost in energy.
+        """
+        rows, size, before = len(most), matrix.shape[1], len(self._most)
+        whole = np.zeros((before + rows, size + 1 + rows))
+        whole[:before, :size], whole[before:, :size] = self._matrix, matrix
+        whole[before:, size] = -1.0
+        whole[before:, size + 1 :] = -np.eye(rows)
+        weight = weight / float(weight.max(initial=1.0))
+        found = self._minimise(
+            np.concatenate([np.zeros(size), [NOISE_COST], np.maximum(weight, 1e3 * NOISE_COST)]),
+            whole,
+            np.append(self._most, most),
+            [*self._bounds, (0.0, NOISE), *[(0.0, np.inf)] * rows],
+        )
         self._matrix = np.vstack([self._matrix, matrix])
-        self._most = np.append(self._most, most + found[-1] + FACE_TOLERANCE)
-        return found[:-1]
+        self._most = np.append(self._most, most + found[size] + found[size + 1 :] + FACE_TOLERANCE)
+        return found[:size]
 
     def extreme(self, objectives: Sequence[Floats], sense: float) -> Floats:
         """The vector that is extreme in the first objective, then in the next among those, …"""
@@ -116,7 +132,7 @@ class _DualFace:
                 continue
             try:
                 vector = self._minimise(sense * objective, matrix, most, self._bounds)
-            except InfeasibleProgramError:
+            except SolverError:
                 break  # what is left of the face is smaller than the solver's tolerance
             best = float(sense * objective @ vector)
             matrix = np.vstack([matrix, sense * objective])
@@ -211,8 +227,11 @@ def price(columns: Columns, found: Dispatch, point: OperatingPoint, check: Limit
         bounds = [(floor, top), *[(0.0, np.inf)] * len(rows)]
         vector = _unique(matrix, lowest / UNIT, highest / UNIT, bounds)
         if vector is None:
+            weight: Floats = np.bincount(columns.group_point, columns.group_kw, len(lowest)).astype(
+                np.float64
+            )
             ends = columns.floor / UNIT, columns.cap / UNIT
-            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, ends, bounds)
+            face = _DualFace(matrix, lowest / UNIT, highest / UNIT, weight, ends, bounds)
             vector = (face.extreme(objectives, 1.0) + face.extreme(objectives, -1.0)) / 2
         energy, duals = float(vector[0]) * UNIT, vector[1:] / scales
     return _at_buses(columns, by_p, by_q, energy, rows, duals, lowest, highest)
@@ -257,7 +276,7 @@ def whole_parts(columns: Columns, prices: Prices) -> Ints:
     """[buses, 6] whole µEUR/kWh: price, energy, losses, congestion, voltage, price_q.
 
     The loss part takes the rounding remainder.  A bus whose marginal order pins its price has exactly
-    that price.
+    that price, unless the awards are no optimum.
     """
     total = prices.bus_parts.sum(axis=1)
     lowest, highest = np.full(columns.feeder.node_count, -np.inf), np.full(columns.feeder.node_count, np.inf)
@@ -265,7 +284,9 @@ def whole_parts(columns: Columns, prices: Prices) -> Ints:
     lowest[columns.point_node[plain]] = prices.lowest[plain]
     highest[columns.point_node[plain]] = prices.highest[plain]
     node = columns.feeder.bus_node
-    price_ = np.rint(np.minimum(np.maximum(np.rint(total), lowest[node]), highest[node]))
+    whole = np.rint(total)
+    pinned = np.rint(np.minimum(np.maximum(whole, lowest[node]), highest[node]))
+    price_ = np.where(np.abs(pinned - whole) <= NOISE * UNIT, pinned, whole)
     energy, congestion, voltage = (np.rint(prices.bus_parts[:, part]) for part in (0, 2, 3))
     losses = price_ - energy - congestion - voltage
     return np.column_stack([price_, energy, losses, congestion, voltage, np.rint(prices.bus_q)]).astype(

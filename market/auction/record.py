@@ -157,6 +157,27 @@ class Certificate(_Part):
     duals: dict[str, float]
 
 
+class MinimumFills(_Part):
+    """How good the choice of orders with a minimum fill is, before rounding, by the search that made it.
+
+    ``proven`` is that no other choice in which nobody who was taken loses is worth more; else the search
+    ended before. ``bound_eur`` is what none could be worth more than, ``None`` where that is not known.
+    """
+
+    proven: bool
+    welfare_eur: float | None
+    bound_eur: float | None
+
+    @property
+    def missed_eur(self) -> float | None:
+        """What another choice might be worth more, at most; ``None`` where that is not known."""
+        if self.proven:
+            return 0.0
+        if self.welfare_eur is None or self.bound_eur is None:
+            return None
+        return max(self.bound_eur - self.welfare_eur, 0.0)
+
+
 class Setpoint(_Part):
     """A relieving setpoint of a suspended interval: the energy an order should move."""
 
@@ -180,13 +201,15 @@ class ClearingRecord(_Part):
     setpoints: tuple[Setpoint, ...] = ()
     paradoxically_rejected: tuple[str, ...] = ()
     """Orders left out for their minimum fill although their price was met."""
+    minimum_fills: MinimumFills | None = None
+    """Of a cleared book that has orders with a minimum fill."""
     ac: AcCheck
     certificate: Certificate | None
 
     def json_document(self) -> dict[str, object]:
         """The record as JSON values; what is seldom there is left out where it is empty."""
         document = self.model_dump(mode="json")
-        for optional in ("reason", "setpoints", "paradoxically_rejected"):
+        for optional in ("reason", "setpoints", "paradoxically_rejected", "minimum_fills"):
             if not document[optional]:
                 del document[optional]
         for limit in document["binding"]:

@@ -13,14 +13,29 @@ from market.auction.certificate import certificate, limit_name
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch
 from market.auction.prices import Prices, price, whole_parts
-from market.auction.record import AcCheck, BindingLimit, ClearingRecord, Fill, Lines, NodePrice, Trade
+from market.auction.record import (
+    AcCheck,
+    BindingLimit,
+    ClearingRecord,
+    Fill,
+    Lines,
+    MinimumFills,
+    NodePrice,
+    Trade,
+)
 from market.auction.trades import Parties, match
 from market.auction.whole import WholeAwards, share_among_orders
 
 NEUR_PER_EUR = 10**9
 
 
-def record_of(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards) -> ClearingRecord:
+def record_of(
+    book: Book,
+    columns: Columns,
+    found: Dispatch,
+    awards: WholeAwards,
+    minimum_fills: MinimumFills | None = None,
+) -> ClearingRecord:
     """The record of awards that keep every limit: prices, fills, trades and certificate."""
     prices = price(columns, found, awards.point, awards.check)
     parts = whole_parts(columns, prices)
@@ -53,6 +68,7 @@ def record_of(book: Book, columns: Columns, found: Dispatch, awards: WholeAwards
         prices=Lines(NodePrice, columns.feeder.bus_index, *parts.T),
         binding=_binding(columns, awards, prices),
         paradoxically_rejected=_paradoxically_rejected(book, columns, parts, order_wh.tolist()),
+        minimum_fills=minimum_fills,
         ac=ac_check(found, awards.check),
         certificate=certificate(book, columns, awards, prices),
     )

@@ -14,7 +14,7 @@ from grid.errors import InputError
 
 if TYPE_CHECKING:
     from market.auction.clearing import Engine
-    from market.auction.record import ClearingRecord
+    from market.auction.record import ClearingRecord, MinimumFills
 
 SUSPENDED_STATUS = 3
 
@@ -100,6 +100,14 @@ def command(
         context.exit(SUSPENDED_STATUS)
 
 
+def _choice(known: MinimumFills) -> str:
+    """Whether the best choice of orders with a minimum fill was found."""
+    if known.proven:
+        return "the best choice of orders"
+    missed = "" if known.missed_eur is None else f"; {known.missed_eur:.4f} EUR more is not ruled out"
+    return f"the search for the best choice ended early{missed}"
+
+
 def show_record(record: ClearingRecord) -> None:
     """The record's main figures for a reader, on standard output."""
     from rich.console import Console
@@ -125,6 +133,8 @@ def show_record(record: ClearingRecord) -> None:
         facts.add_row("imported, exported", f"{kwh(record.import_wh)}, {kwh(record.export_wh)}")
         facts.add_row("losses", kwh(record.losses_wh))
         facts.add_row("welfare", f"{record.welfare_eur:.4f} EUR")
+        if known := record.minimum_fills:
+            facts.add_row("minimum fills", _choice(known))
         prices = [price.price for price in record.prices]
         facts.add_row("bus prices", f"{ct_per_kwh(min(prices))} to {ct_per_kwh(max(prices))}")
     if record.ac.v_min_pu is not None and record.ac.v_max_pu is not None:

@@ -160,3 +160,43 @@ def stale_rows(case: Case) -> Check:
             f"The record has {count} stale rows: it is feasible, and says itself that it is not yet optimal."
         )
     return Check("AC complementarity", "stale rows", count, 0, "rows", says)
+
+
+def choice_of_orders(case: Case) -> Check | None:
+    """What the record says of its choice of orders with a minimum fill, as far as that can be told.
+
+    To find that no other choice is worth more takes a search. But one that is called proven best is worth its
+    bound, and none is worth more than that, but for rounding. None without such orders.
+    """
+    limited = sum(bool(entry.order.min_fill_percent) for entry in case.entries)
+    known, certificate = case.record.minimum_fills, case.record.certificate
+    if known is None or certificate is None:
+        wrong = bool(limited) != (known is not None)
+        says = "The record does not say how good its choice of orders with a minimum fill is."
+        if not limited:
+            says = "The record tells of a choice of orders with a minimum fill; the book has none."
+        return Check("optimality", "choice of orders", 1, 0, "findings", says) if wrong else None
+    ended = not known.proven
+    says = f"By the record no other choice among {limited} orders with a minimum fill is worth more."
+    if ended:
+        more = known.missed_eur
+        says = "By the record the search among orders with a minimum fill ended early: "
+        says += (
+            "how much more another choice is worth at most is not known."
+            if more is None
+            else (f"another choice might be worth up to {more:.6f} EUR more.")
+        )
+    if known.welfare_eur is None:
+        return Check("optimality", "choice of orders", int(known.proven), 0, "findings", says)
+    # Rounding changes what the awards are worth by 1 Wh of each order and the retailer at most.
+    rounding_eur = (len(case.entries) + 1) * price_range(case) / NEUR_PER_EUR
+    off = abs(known.welfare_eur - certificate.primal_eur)
+    if known.bound_eur is not None:
+        beyond = known.welfare_eur - known.bound_eur
+        off = max(off, abs(beyond) if known.proven else beyond)
+    if off > rounding_eur:
+        says = (
+            f"The choice of orders with a minimum fill is said to be worth {known.welfare_eur} EUR, and none "
+            f"more than {known.bound_eur} EUR; its awards are worth {certificate.primal_eur:.6f} EUR."
+        )
+    return Check("optimality", "choice of orders", off, rounding_eur, "EUR", says)

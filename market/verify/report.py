@@ -24,7 +24,8 @@ PROVES = (
 )
 DOES_NOT_PROVE = (
     "that the book is complete, forecasts honest, readings true, or the optimum global; "
-    "nor, where several limits bind and dual prices are not unique, which of the optimal prices was taken"
+    "nor, where several limits bind and dual prices are not unique, which of the optimal prices was taken; "
+    "nor that no other choice of orders with a minimum fill is worth more"
 )
 
 

@@ -53,3 +53,5 @@ def _cleared(case: Case, feeder_sha256: str) -> Iterator[Check]:
     yield from feasibility.figures(case, state)
     yield feasibility.linear_mismatch(case)
     yield optimality.stale_rows(case)
+    if choice := optimality.choice_of_orders(case):
+        yield choice
