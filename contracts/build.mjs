@@ -42,13 +42,16 @@ function compile() {
   return output.contracts;
 }
 
-// src/ClearedCredit.sol reads and writes balances where OpenZeppelin has them; src/SettlementLimits.sol shares its
+// src/ClearedCredit.sol reads and writes balances and supply where OpenZeppelin has them; src/SettlementLimits.sol shares its
 // slot with Pausable's flag.
 function checkLayout(contracts) {
   const layout = contracts["src/MarketEscrow.sol"].MarketEscrow.storageLayout.storage;
   const at = (label) => layout.find((variable) => variable.label === label);
   if (at("_balances").slot !== "0" || at("_balances").offset !== 0) {
     throw new Error(`ERC20._balances is at slot ${at("_balances").slot}, not at 0: src/ClearedCredit.sol is wrong`);
+  }
+  if (at("_totalSupply").slot !== "2" || at("_totalSupply").offset !== 0) {
+    throw new Error(`ERC20._totalSupply is at slot ${at("_totalSupply").slot}, not at 2: src/ClearedCredit.sol is wrong`);
   }
   if (at("_paused").slot !== at("_windowDebit").slot) {
     throw new Error("Pausable's flag and SettlementLimits are not in one slot");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {BackedCredit} from "./BackedCredit.sol";
 import {Succession} from "./Succession.sol";
 
@@ -21,7 +22,7 @@ abstract contract FollowingCredit is BackedCredit, Succession {
     event Followed(
         address indexed account, address indexed successor, uint256 credit, uint256 pending, uint256 debt
     );
-    /// @notice The successor's credit paid what the account was debited, µEUR.
+    /// @notice The successor paid what the account was debited, µEUR.
     event SuccessorDrawn(address indexed account, address indexed successor, uint256 credit);
 
     /// @notice The account has no successor.
@@ -61,18 +62,18 @@ abstract contract FollowingCredit is BackedCredit, Succession {
         if (due > 0) _payOut(successor, due);
     }
 
-    /// @dev Gives `account`, which has a successor, the `missing` µEUR of credit that it needs for its debit: it is the
-    /// successor that pays them, and that falls short where it cannot.
+    /// @dev Takes the `missing` µEUR that `account`, which has a successor, lacks for its debit from that one; they are
+    /// `account`'s as soon as they are made for it. Where the successor lacks them as well it falls short.
     function _drawSuccessor(address account, uint256 missing) internal {
         address successor = currentWallet(account);
-        uint256 held = balanceOf(successor);
-        if (held < missing) _coverShortfall(successor, missing - held);
-        _transfer(successor, account, missing);
+        uint256 paid = Math.min(balanceOf(successor), missing);
+        if (paid > 0) _burn(successor, paid);
+        if (paid < missing) _lend(successor, missing - paid);
         emit SuccessorDrawn(account, successor, missing);
     }
 
-    /// @dev Gives `account` the `missing` µEUR of credit that it needs for its debit.
-    function _coverShortfall(address account, uint256 missing) internal virtual;
+    /// @dev Finds the `missing` µEUR that `account` lacks for its debit.
+    function _lend(address account, uint256 missing) internal virtual;
 
     /// @return debt what an account owes to the guarantee, µEUR
     /// @return succeeded whether it has a successor

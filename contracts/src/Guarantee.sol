@@ -70,15 +70,19 @@ abstract contract Guarantee is FollowingCredit {
         stablecoin.safeTransfer(receiver, amount);
     }
 
+    /// @dev Moves `amount` µEUR, of which `account` lacks `missing`, to the clearing account.
+    function _takeShort(address account, uint256 amount, uint256 missing) internal {
+        (, bool succeeded) = _party(account);
+        if (succeeded) _drawSuccessor(account, missing);
+        else _lend(account, missing);
+        _debitShort(account, amount, missing);
+    }
+
     /// @inheritdoc FollowingCredit
-    function _coverShortfall(address account, uint256 missing) internal override {
-        (uint256 debt, bool succeeded) = _party(account);
-        if (succeeded) {
-            _drawSuccessor(account, missing);
-            return;
-        }
+    function _lend(address account, uint256 missing) internal override {
         uint256 fromWithdrawal = _drawPending(account, missing);
         uint256 fromGuarantee = missing - fromWithdrawal;
+        uint256 debt = debtOf(account);
         if (fromGuarantee > 0) {
             require(fromGuarantee <= guarantee, GuaranteeExhausted(account, fromGuarantee, guarantee));
             _spendGuarantee(fromGuarantee);
@@ -86,7 +90,6 @@ abstract contract Guarantee is FollowingCredit {
             debt += fromGuarantee;
             _setParty(account, debt, false);
         }
-        _mint(account, missing);
         emit ShortfallCovered(account, fromWithdrawal, fromGuarantee, debt);
     }
 

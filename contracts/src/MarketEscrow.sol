@@ -198,10 +198,7 @@ contract MarketEscrow is Guarantee, AccessControl, Pausable, SettlementLimits, M
                 if (debit > debitMax) revert PositionBeyondLimit(account, debit, debitMax);
                 debits += debit;
                 uint256 missing = _debit(account, debit);
-                if (missing != 0) {
-                    _coverShortfall(account, missing);
-                    _debit(account, debit);
-                }
+                if (missing != 0) _takeShort(account, debit, missing);
                 previous = account;
                 cursor += Positions.SIZE;
             }

@@ -3,6 +3,8 @@ pragma solidity 0.8.37;
 
 import {DemoEuro} from "../src/DemoEuro.sol";
 import {MarketEscrow} from "../src/MarketEscrow.sol";
+import {Succession} from "../src/Succession.sol";
+import {Words} from "./Words.sol";
 import {vm} from "./Vm.sol";
 
 /// @notice Gas of a settlement between accounts that all have credit, as whole transactions: `snapshots/Gas.json`.
@@ -51,6 +53,42 @@ contract Gas {
         }
         escrow.settle(MARKET, 1, 0, "root", positions);
         assert(vm.snapshotGasLastCall("settle 225 short debtors and 225 new creditors") < 2 ** 24);
+    }
+
+    /// The same where another wallet has each debtor's place, and is short as well.
+    /// forge-config: default.isolate = true
+    function test_SettleTheDearestChunkOfSucceededDebtors() external {
+        escrow.depositGuarantee(1e12);
+        bytes memory positions = batch(450);
+        uint256[] memory keys = new uint256[](225);
+        for (uint256 i = 0; i < 225; ++i) {
+            keys[i] = 0x8000 + i;
+            // Debtors stand by ascending account.
+            for (uint256 j = i; j > 0 && vm.addr(keys[j - 1]) > vm.addr(keys[j]); --j) {
+                (keys[j - 1], keys[j]) = (keys[j], keys[j - 1]);
+            }
+        }
+        for (uint256 i = 0; i < 225; ++i) {
+            bytes20 owner = bytes20(_handOver(keys[i], 0x9000 + i));
+            for (uint256 j = 0; j < 20; ++j) {
+                positions[i * 28 + j] = owner[j];
+            }
+            positions[(225 + i) * 28] = 0x22;
+        }
+        escrow.settle(MARKET, 1, 0, "root", positions);
+        assert(vm.snapshotGasLastCall("settle 225 short debtors that have successors") < 2 ** 24);
+    }
+
+    function _handOver(uint256 key, uint256 successorKey) private returns (address owner) {
+        address successor = vm.addr(successorKey);
+        owner = vm.addr(key);
+        Succession.Word memory word = Words.about(escrow, owner, successor, owner);
+        escrow.handOver(
+            word,
+            Words.sign(escrow, Words.SUCCESSION, key, word),
+            Words.sign(escrow, Words.SUCCESSION, successorKey, word)
+        );
+        escrow.depositFor(successor, 1);
     }
 
     function account(uint256 index) private pure returns (address) {
