@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from grid.errors import InputError, PeergridError
@@ -91,6 +92,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PeergridError)
     async def _own(request: Request, error: PeergridError) -> Response:
         return problem_response(request, 503, " ".join(str(error).split()))
+
+    @app.exception_handler(OperationalError)
+    async def _away(request: Request, error: OperationalError) -> Response:
+        return problem_response(request, 503, f"the database: {' '.join(str(error.orig).split())}")
 
     @app.exception_handler(Exception)
     async def _any(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 from fastapi.responses import StreamingResponse
+from sqlalchemy.exc import DatabaseError
 
 from market.console.market import Market
 from market.service.store import views
@@ -77,7 +78,11 @@ class Feed:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            for event in await asyncio.to_thread(self._news):
+            try:
+                news = await asyncio.to_thread(self._news)
+            except DatabaseError:
+                continue  # what is missed meanwhile is found when the database is back
+            for event in news:
                 for queue in list(self._listeners):
                     if queue.full():
                         while not queue.empty():

@@ -84,6 +84,8 @@ def _batch(connection: Connection, number: int) -> dict[str, Any]:
 
 def _curves(market: Market, clearing: Clearing) -> dict[str, Any] | None:
     """Both figures in two sizes, and the prices that would have balanced the orders alone."""
+    if not market.has_network(clearing):
+        return None
     band = price_band(clearing.book, clearing.record, market.buses_of(clearing.book))
     if band is None:
         return None

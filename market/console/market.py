@@ -169,6 +169,11 @@ class Market:
         named = name or self.stored.feeder_name
         return self._feeders.made(named, lambda: open_feeder(named, self._base))
 
+    def has_network(self, clearing: Clearing) -> bool:
+        """Whether the net of that name is still what it was when this was cleared."""
+        certificate = clearing.record.certificate
+        return certificate is None or certificate.feeder_sha256 == self.feeder_of(clearing.book).sha256
+
     def buses_of(self, book: Book) -> dict[str, int]:
         """The bus of every connection point of a book: an element's, or as ``bus:12`` says itself."""
         feeder = self.feeder_of(book)
@@ -204,7 +209,7 @@ class Market:
 
     def _digest(self, clearing: Clearing) -> Digest:
         book, record = clearing.book, clearing.record
-        band = price_band(book, record, self.buses_of(book))
+        band = price_band(book, record, self.buses_of(book)) if self.has_network(clearing) else None
         return Digest(
             start=clearing.start,
             status=record.status,
@@ -268,10 +273,9 @@ class Market:
         """
         found = self._states.get(clearing.start)
         if found is None:
-            feeder, certificate = self.feeder_of(clearing.book), clearing.record.certificate
-            if certificate is not None and certificate.feeder_sha256 != feeder.sha256:
+            if not self.has_network(clearing):
                 return None
-            found = grid_state(feeder, clearing.book, clearing.record)
+            found = grid_state(self.feeder_of(clearing.book), clearing.book, clearing.record)
             if found is not None:
                 self._states.put(clearing.start, found)
         return found
