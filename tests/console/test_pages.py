@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,21 @@ def test_times_are_local_with_utc_on_hover(console: Console, tab: Callable[..., 
     utc = re.search(r"T(\d\d):(\d\d)", moment.get_attribute("datetime"))
     assert utc is not None
     assert moment.text_content() == f"{(int(utc[1]) + 9) % 24:02d}:{utc[2]}"
+
+
+def test_an_hour_that_comes_twice_says_which_one_it_is(console: Console, tab: Callable[..., Any]) -> None:
+    page = tab()
+    page.goto(console.page)
+
+    def local(moment: str) -> str:
+        seconds = datetime.fromisoformat(moment).timestamp()
+        shown: str = page.evaluate("async (s) => (await import('/static/local.js')).local(s)", seconds)
+        return shown
+
+    assert local("2026-10-25T00:15:00+00:00") == "02:15 GMT+2"
+    assert local("2026-10-25T01:15:00+00:00") == "02:15 GMT+1"
+    assert local("2026-10-25T02:15:00+00:00") == "03:15"
+    assert local("2026-03-29T01:15:00+00:00") == "03:15"
 
 
 def test_a_change_shows_without_a_reload(fresh_console: Callable[..., Any], tab: Callable[..., Any]) -> None:

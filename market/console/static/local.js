@@ -10,4 +10,14 @@ const SHAPES = {
 const FORMATS = Object.fromEntries(Object.entries(SHAPES).map(([shape, options]) =>
   [shape, new Intl.DateTimeFormat(shape === "day" ? navigator.language : "sv-SE", options)]));
 
-export const local = (seconds, shape = "time") => FORMATS[shape].format(new Date(seconds * 1000));
+const OFFSET = new Intl.DateTimeFormat("en", { timeZoneName: "shortOffset" });
+const HOUR_S = 3600;
+const read = (seconds, shape) => FORMATS[shape].format(new Date(seconds * 1000));
+const offset = (seconds) => OFFSET.formatToParts(new Date(seconds * 1000)).find(({ type }) => type === "timeZoneName").value;
+
+// Where clocks are set back an hour comes twice: which one is meant is said with it.
+export const local = (seconds, shape = "time") => {
+  const text = read(seconds, shape);
+  const twice = shape !== "day" && [-HOUR_S, HOUR_S].some((apart) => read(seconds + apart, shape) === text);
+  return twice ? `${text} ${offset(seconds)}` : text;
+};
