@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from market.messages.models import Reading, Receipt, ReceiptKind
@@ -60,15 +61,17 @@ class Meters:
     async def run(self) -> None:
         inbox = Inbox()
         topics = [f"peergrid/v1/{FEEDER_ID}/{meter.address}/receipt" for meter in METERS]
-        async with Session(
+        session = Session(
             "127.0.0.1",
             self._port,
             "meters",
             inbox,
             subscriptions=topics,
-            timeout_s=60,
             on_connect=lambda _: self._sent_s.clear(),
-        ) as session:
+        )
+        session.start()  # as gateways do: where there is no broker for long, they wait for it
+        async with AsyncExitStack() as stack:
+            stack.push_async_exit(session)
             while self._waiting or min(self._next.values()) < self._readings:
                 batch = await inbox.batch(timeout_s=0.05)
                 writes = Writes()
