@@ -22,7 +22,7 @@ from market.service.settings import MarketSettings
 from market.service.solver import SolverProcess
 from market.service.store import Store
 from tests.service.process import query
-from tests.service.scene import SECONDS, START, live_market, physics, settings
+from tests.service.scene import SECONDS, START, alongside, live_market, physics, settings
 
 CLOSURE_S = 300
 PATIENCE_S = 60
@@ -138,9 +138,10 @@ async def stand(
     """A market that runs until the block ends; ``parts`` are further ones of :func:`scene.live_market`."""
     it = Stand(folder, port, of or live_settings(), solver, parts)
     with patch.multiple(live, _LOOK_S=0.05, _CHAIN_LOOK_S=0.1, _CHAIN_RETRY_MAX_S=0.2, _HEALTH_S=0.5):
-        serving = asyncio.create_task(it.serve())
-        try:
-            yield it
-        finally:
-            it.stop()
-            await asyncio.wait_for(serving, PATIENCE_S)
+        async with alongside(it.serve()) as serving:
+            try:
+                yield it
+            finally:
+                it.stop()
+                await asyncio.wait({serving}, timeout=PATIENCE_S)
+            assert serving.done(), "it did not stop"

@@ -29,7 +29,7 @@ from tests.contracts.anvil import Anvil
 from tests.faults.live_stand import Stand, live_settings, stand
 from tests.faults.promise import promise
 from tests.faults.proxy import Proxy
-from tests.service.scene import DEPOSITS, FEEDER, SECONDS, START, living_meters, signer
+from tests.service.scene import DEPOSITS, FEEDER, SECONDS, START, alongside, living_meters, signer
 
 pytestmark = [pytest.mark.needs("mosquitto", "anvil"), pytest.mark.timeout(240)]
 OF = live_settings()
@@ -102,10 +102,8 @@ class Chain:
         """All the time what is shown is compared with the chain: an interval that comes to be shown as final
         has all its batches there, deep enough.
         """
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch(market))
+        async with alongside(self._watch(market)):
             yield
-            watching.cancel()
 
     async def _watch(self, market: Stand) -> None:
         contracts, known = MarketContracts(RpcChain(self.url), self.deployment), set[int]()

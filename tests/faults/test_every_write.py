@@ -20,7 +20,7 @@ import pytest
 from meters.broker import Broker
 from tests.faults import crash_market
 from tests.faults.promise import promise
-from tests.service.scene import Meters
+from tests.service.scene import living_meters
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.crash_market"])
@@ -68,22 +68,18 @@ async def a_day(folder: Path, kills: Iterable[int] = (), *, at_news: bool = Fals
     ``at_news``, whenever somebody writes for the first time.
     """
     folder.mkdir()
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            for fatal in (*kills, *([0] * KINDS_MAX if at_news else [0])):
-                process = CONTEXT.Process(
-                    target=crash_market.run, args=(folder, broker.port, fatal), kwargs={"at_news": at_news}
-                )
-                process.start()
-                code = await ended(process)
-                if code == 0:
-                    break
-                assert code == -signal.SIGKILL
-            assert code == 0, "not done in so many runs"
-            assert at_news or fatal == 0, f"over before the kill after {fatal} writes"
-        finally:
-            living.cancel()
+    async with Broker() as broker, living_meters(broker.port):
+        for fatal in (*kills, *([0] * KINDS_MAX if at_news else [0])):
+            process = CONTEXT.Process(
+                target=crash_market.run, args=(folder, broker.port, fatal), kwargs={"at_news": at_news}
+            )
+            process.start()
+            code = await ended(process)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
+        assert code == 0, "not done in so many runs"
+        assert at_news or fatal == 0, f"over before the kill after {fatal} writes"
     return (folder / "writes.txt").read_text().splitlines()
 
 

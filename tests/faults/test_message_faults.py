@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
@@ -30,6 +29,7 @@ from tests.service.scene import (
     SECONDS,
     START,
     Meters,
+    alongside,
     living_meters,
     order_of,
     reading_of,
@@ -170,8 +170,7 @@ async def test_the_others_clear_on_time(tmp_path: Path, solver: SolverProcess) -
     ):
         await market.whole(0)
         meters.silent |= {2, 3}
-        async with asyncio.TaskGroup() as tasks:
-            misbehaving = tasks.create_task(misbehave(rude))
+        async with alongside(misbehave(rude)):
             for number in range(1, 5):
                 await market.open(number)
                 before = sent
@@ -180,7 +179,6 @@ async def test_the_others_clear_on_time(tmp_path: Path, solver: SolverProcess) -
                 if number >= 2:
                     market.go_to(START + (number - 1) * SECONDS + 181)  # readings are not waited for longer
                 await market.close(number)
-            misbehaving.cancel()
         assert market.failures == []
     assert market.clearings() == ["CLEARED"] * 5
     late = "SELECT * FROM transition WHERE state = 'CLEARED' AND at >= interval_start"

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -316,7 +316,9 @@ class Meters:
         inbox = Inbox()
         topics = [f"peergrid/v1/{FEEDER_ID}/+/{kind}" for kind in ("receipt", "award")]
         topics += [f"peergrid/v1/{FEEDER_ID}/{kind}" for kind in ("gate", "clearing")]
-        async with Session("127.0.0.1", self.port, "meters", inbox, subscriptions=topics) as session:
+        async with Session(
+            "127.0.0.1", self.port, "meters", inbox, subscriptions=topics, timeout_s=60
+        ) as session:
             while True:
                 batch = await inbox.batch()
                 for incoming in batch:
@@ -374,16 +376,22 @@ class Meters:
 
 
 @asynccontextmanager
+async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """It runs for as long as the block; where it fails, the block ends at once with its error."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work)
+            yield task
+            task.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@asynccontextmanager
 async def living_meters(port: int) -> AsyncIterator[Meters]:
     meters = Meters(port)
-    living = asyncio.create_task(meters.run())
-    try:
+    async with alongside(meters.run()):
         yield meters
-    finally:
-        living.cancel()
-        await asyncio.wait({living})
-        if not living.cancelled():
-            living.result()  # it ended by itself
 
 
 def state_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
