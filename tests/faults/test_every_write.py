@@ -93,9 +93,13 @@ async def test_each_kind_of_write_and_many_at_random(tmp_path: Path) -> None:
     sys.stdout.write(f"{len(set(again))} kinds\n")
     compare(rows(tmp_path / "kinds"), expected, f"killed after the first of each of {sorted(kinds)}")
     fate = random.Random(8)
-    for day in range(DAYS):
-        kills = [fate.randrange(1, 2 * WRITES_BETWEEN) for _ in range(RANDOM_POINTS // DAYS)]
-        await a_day(tmp_path / str(day), kills)
+    days = [
+        [fate.randrange(1, 2 * WRITES_BETWEEN) for _ in range(RANDOM_POINTS // DAYS)] for _ in range(DAYS)
+    ]
+    async with asyncio.TaskGroup() as at_once:
+        for day, kills in enumerate(days):
+            at_once.create_task(a_day(tmp_path / str(day), kills))
+    for day, kills in enumerate(days):
         compare(rows(tmp_path / str(day)), expected, f"killed after so many writes each: {kills}")
 
 
