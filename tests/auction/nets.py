@@ -60,6 +60,11 @@ def feeder_of(name: str) -> Feeder:
     return _made(name)[1]
 
 
+def net_of(name: str) -> Any:
+    """The net, which a test must not change."""
+    return _made(name)[0]
+
+
 def fresh_net(name: str) -> Any:
     """A copy of the net that a test may change."""
     return copy.deepcopy(_made(name)[0])

@@ -17,7 +17,8 @@ from market.auction.choice import without
 from market.auction.clearing import clear_book, power_flow
 from market.auction.columns import columns_of
 from market.auction.dispatch import dispatch
-from market.auction.record import ClearingRecord
+from market.auction.explain import explain
+from market.auction.record import ClearingRecord, MinimumFills
 from market.verify.report import Subject
 from market.verify.verify import verify
 from tests.auction.books import book_of, order, random_orders, violations_by_pandapower
@@ -158,6 +159,8 @@ def assert_best_choice(name: str, seed: int) -> bool:
     book = book_of_rivals(name, seed)
     record = clear_book(book, feeder_of(name))
     assert_minima_kept_without_loss(book, record)
+    assert record.minimum_fills is not None
+    assert record.minimum_fills.proven
     # A minimum that is missed by less than the 1 Wh of rounding may be kept or not.
     assert record.welfare_eur >= best_of_every_choice(book, name, 1e-3) - 2e-3
     assert record.welfare_eur <= best_of_every_choice(book, name, 1.0) + 2e-3
@@ -174,6 +177,38 @@ def test_no_choice_of_blocks_without_a_loser_is_worth_more() -> None:
 def test_no_choice_of_blocks_without_a_loser_is_worth_more_in_many_books(name: str) -> None:
     rejected = [assert_best_choice(name, seed) for seed in range(100, 140)]
     assert sum(rejected) >= 5
+
+
+def test_a_search_that_ends_early_says_so_and_what_it_may_have_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("market.auction.choice.OPTIMA_MAX", 1)
+        tried = ((book, _clear(book)) for book in (book_of_rivals("rural1", seed) for seed in range(20)))
+        book, record = next(found for found in tried if not _known(found[1]).proven)
+    known, best = _known(record), _clear(book)
+    assert _known(best).proven
+    assert known.missed_eur is not None
+    assert record.welfare_eur <= best.welfare_eur + 1e-3 <= record.welfare_eur + known.missed_eur + 2e-3
+    name = next(item.id for item in book.orders if item.min_fill_percent)
+    assert any("ended before" in says for says in explain(book, record, feeder_of("rural1"), name))
+    report = verify(record, book, fresh_net("rural1"), feeder_of("rural1").sha256)
+    check = next(check for check in report.checks if check.name == "choice of orders")
+    assert check.ok
+    assert "ended early" in check.says
+    claimed = known.model_copy(update={"proven": True})
+    false = record.model_copy(update={"minimum_fills": claimed})
+    report = verify(false, book, fresh_net("rural1"), feeder_of("rural1").sha256)
+    assert "choice of orders" in {check.name for check in report.checks if not check.ok}
+
+
+def _clear(book: Book) -> ClearingRecord:
+    return clear_book(book, feeder_of("rural1"))
+
+
+def _known(record: ClearingRecord) -> MinimumFills:
+    assert record.minimum_fills is not None
+    return record.minimum_fills
 
 
 def test_fill_or_kill_is_all_or_nothing() -> None:
