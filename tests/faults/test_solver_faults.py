@@ -20,7 +20,7 @@ from market.service.solver import SolverProcess, serve_books
 from meters.broker import Broker
 from tests.faults.live_stand import live_settings, stand
 from tests.faults.promise import promise
-from tests.service.scene import FEEDER, SECONDS, START, living_meters, physics
+from tests.service.scene import FEEDER, METERS, SECONDS, START, TARIFF, living_meters, physics
 
 KILLED, HANGS, UNKNOWN = 1, 2, 3
 CLEARING_S, HANGING_S = 60, 1
@@ -80,4 +80,13 @@ async def test_a_solver_that_dies_hangs_or_is_given_nonsense_costs_one_interval(
         start = START + number * SECONDS
         kinds = market.query(f"SELECT DISTINCT kind FROM posting WHERE interval_start = {start}")
         assert kinds == [("retail",)], kinds
+        billed = market.query(
+            "SELECT energy_wh, amount_neur FROM posting"
+            f" WHERE interval_start = {start} AND account LIKE 'household:%'"
+        )
+        assert len(billed) == len(METERS)
+        assert all(
+            amount == energy * (TARIFF.import_price if energy < 0 else TARIFF.export_price)
+            for energy, amount in billed
+        ), billed
     assert market.follows_from_its_journal()
