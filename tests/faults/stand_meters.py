@@ -67,6 +67,7 @@ class Meters:
             "meters",
             inbox,
             subscriptions=topics,
+            timeout_s=60,
             on_connect=lambda _: self._sent_s.clear(),
         )
         session.start()  # as gateways do: where there is no broker for long, they wait for it
