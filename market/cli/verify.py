@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +16,6 @@ if TYPE_CHECKING:
     from market.verify.report import Check, Report
 
 FAILED_STATUS = 1
-NOT_NEEDED = ("matplotlib", "mpl_toolkits", "numba", "openpyxl", "psycopg", "xlsxwriter")
-"""What pandapower imports where it is there, for things other than a power flow: half of its time."""
-
-
-@contextmanager
-def _without(*packages: str) -> Iterator[None]:
-    """Packages not yet imported cannot be: to what asks for them meanwhile they are not installed."""
-    hidden = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 @click.command("verify")
@@ -64,8 +47,6 @@ def command(
     # A process this short has nothing to collect, and would look for it for a sixth of its time.
     gc.disable()
     context.call_on_close(gc.enable)
-    with _without(*NOT_NEEDED):
-        import pandapower  # noqa: F401
     from grid.catalogue import open_feeder, open_net
     from market.auction.book import read_book
     from market.verify.verify import verify
