@@ -20,7 +20,7 @@ LONG = os.environ.get("PEERGRID_TEST_LONG") == "1"
 MARKET_S = 86_400 if LONG else 1_200
 INTERVAL_S = 300
 SAMPLES = 48 if LONG else 12
-GROWTH_MIB_MAX = 1.5 if LONG else 0.75
+GROWTH_MIB_MAX = 1.0 if LONG else 0.75
 """Of each process from the first third to the last. SQLite's page caches grow in the first days, to 2 MB
 a connection."""
 DESCRIPTORS_MORE_MAX = 4
