@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
 
 from grid.errors import InputError
 from market.accounts.ledger import household
@@ -45,6 +45,10 @@ class RefusedError(Exception):
 
 
 _REFUSALS = (RefusedError, JoiningError, RecoveringError, InputError)
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, DataError)
+"""What comes of an instruction that names the wrong things, also of numbers that no database takes: it is
+answered. What ended the market would end it again whenever it is started.
+"""
 
 
 class Instructing:
@@ -106,7 +110,7 @@ class Instructing:
                 self._acts[content["kind"]](tx, content["body"], content["reason"], at)
                 instructions.answer(tx, number, at, "")
                 input_journal.add(tx, decision(at, "instruction", content=content))
-        except (*_REFUSALS, KeyError, TypeError, ValidationError) as error:
+        except (*_REFUSALS, *_MALFORMED) as error:
             known = isinstance(error, _REFUSALS)
             refusal = str(error) if known else f"is malformed: {error}"
             with self._store.transaction() as tx:

@@ -40,7 +40,7 @@ def recover(tx: Connection, settings: MarketSettings, body: Mapping[str, Any], r
         raise RecoveringError("the chain has shown no batch that this database lacks")
     if batches[0].sequence != money.first_unsent(tx):
         raise RecoveringError(f"batch {batches[0].sequence} is not the next one here: try again")
-    known = recovery.accounts_by_address(tx)
+    known, shared = recovery.accounts_by_address(tx), recovery.shared_addresses(tx, batches)
     for batch in batches:
         if not batch.is_final:
             raise RecoveringError(f"batch {batch.sequence} is not final on the chain yet: try again later")
@@ -69,7 +69,8 @@ def recover(tx: Connection, settings: MarketSettings, body: Mapping[str, Any], r
         "chain",
         "database",
         f"batches {batches[0].sequence} to {batches[-1].sequence} were taken in from the chain: what was"
-        f" between {known_until} and {paid_until} is known in sum only ({reason})",
+        f" between {known_until} and {paid_until} is known in sum only ({reason})"
+        + "".join(f"; all that wallet {address} got is booked to {known[address]}" for address in shared),
     )
 
 

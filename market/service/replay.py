@@ -158,8 +158,8 @@ class Replay:
                 steps.finish(content["sequence"], Sent(content["tx_hash"], content["gas"]), at)
             case "lost":
                 steps.settling.reopen(content["sequence"], at)
-            case "standing":
-                pass  # decides what is accepted, and that is in the journal itself
+            case "standing" | "waiting":
+                pass  # decides what is accepted, or when what is done, and that is in the journal itself
             case "instruction":
                 steps.instructing.carry_out(content, at)
 

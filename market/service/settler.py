@@ -32,15 +32,17 @@ class ContractSettler:
         self._counted = Movements()
         self._next_block = contracts.deployment.first_block
         self._liable_s: int | None = None
-        self._successors: Mapping[str, str] = {}
         self._foreign: dict[int, SettledBatch] = {}
 
     def settle(self, sequence: int, root: bytes, positions: Mapping[str, int], at: int) -> Sent:
         if self._block_clock is not None:
             self._block_clock.advance_to(at)
         receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
-        # What was made for a wallet before another one took its place goes where all else went.
-        for address in sorted(positions.keys() & self._successors.keys()):
+        # What was made for a wallet before another one took its place goes where all else went. That is asked
+        # when the batch is there: nobody may have asked since the start, or since a wallet was handed over.
+        self._count()
+        newest = self._contracts.movements(self._next_block, self._contracts.block_number())
+        for address in sorted(positions.keys() & (self._counted.successors | newest.successors).keys()):
             batch_id = f"{settlement_id(self._market, sequence, 0)}/follow/{address}"
             receipts.append(self._contracts.owners.follow(self._sender, batch_id, address))
         return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
@@ -76,8 +78,8 @@ class ContractSettler:
         if self._liable_s is None:
             self._liable_s = self._contracts.withdrawal_delay_s()
         debts = self._contracts.debts(sorted(self._counted.short | newest.short))
-        self._successors = self._counted.successors | newest.successors
-        return Standing(equity, debts, self._liable_s, self._successors)
+        successors = self._counted.successors | newest.successors
+        return Standing(equity, debts, self._liable_s, successors)
 
     def credit_moved(self) -> Mapping[str, int]:
         self._count()

@@ -5,7 +5,7 @@ Everything here works inside the market's database and can be done again after a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -86,7 +86,9 @@ class Settling:
         self._known: dict[int, _Cleared] = {}
         self._waited: set[int] = set()
         """Intervals that could not be settled: a batch that was due with one of them went without it."""
-        self._to_adjust: set[int] = set()
+        with store.reading() as connection:
+            told = input_journal.newest(connection, "waiting")
+        self._to_adjust: frozenset[int] = frozenset(told.document()["intervals"] if told else ())
         """Settled intervals that could not be adjusted yet."""
 
     def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> Mapping[int, InputError]:
@@ -125,14 +127,26 @@ class Settling:
             if start not in self._waited and self._is_due(start):
                 self.make_batch(now)
             self._waited.add(start)
-        for one in sorted(one for one in earlier - {start} if one >= closed_before):
-            self._to_adjust.add(one)
+        earlier.discard(start)
+        if state == "METERED" and start not in waiting:
+            earlier.add(start)  # its meters may have said more since it was metered
+        to_adjust = set()
+        for one in sorted(one for one in earlier if one >= closed_before):
             try:
                 self.adjust(one, now, room)
-                self._to_adjust.discard(one)
             except InputError as error:
                 waiting[one] = error
+                to_adjust.add(one)
+        self._note_waiting(to_adjust, now)
         return waiting
+
+    def _note_waiting(self, to_adjust: Set[int], now: int) -> None:
+        """What cannot be adjusted yet is known again after a crash."""
+        if to_adjust != self._to_adjust:
+            with self._store.transaction() as tx:
+                content = {"intervals": sorted(to_adjust)}
+                input_journal.add(tx, decision(now, "waiting", content=content))
+            self._to_adjust = frozenset(to_adjust)
 
     def close_books(self, now: int, room: Room) -> None:
         """After the last interval: everything that the ledger has goes into a batch."""

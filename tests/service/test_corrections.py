@@ -8,12 +8,31 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from grid.errors import FeederError
+from market.auction.book import Book
 from market.messages.models import Gate, Reading
 from market.messages.signing import UNSIGNED
-from market.service.store import Store, alarms
+from market.service.networks import Networks
+from market.service.ports import Physics
+from market.service.settling import Settling
+from market.service.store import Store, alarms, inputs, intervals
+from market.service.store.inputs import StoredReading
 from meters.broker import Broker
 from meters.mqtt import Message
-from tests.service.scene import DOMAIN, METERS, SECONDS, START, Meters, market, reading_of, settings
+from tests.service.scene import (
+    DOMAIN,
+    MEMBERS,
+    METERS,
+    SECONDS,
+    START,
+    Meters,
+    market,
+    physics,
+    reading_of,
+    settings,
+)
 
 INTERVALS = 5
 
@@ -71,6 +90,42 @@ async def test_a_corrected_reading_adjusts_intervals_that_were_settled_as_measur
     )
     assert change != [(None,)]
     assert {state for (state,) in rows(tmp_path, "SELECT state FROM interval")} == {"FINAL"}
+
+
+class OutOfReach(Networks):
+    """The network that intervals were cleared on is not to be had."""
+
+    def of(self, book: Book) -> Physics:
+        raise FeederError.single("feeder", "name", book.feeder, "is no file")
+
+
+async def test_an_interval_that_waits_for_its_network_is_adjusted_by_the_next_process(tmp_path: Path) -> None:
+    """A correction comes while the net is gone, the process ends, and no later reading ever comes."""
+    await a_day(tmp_path)
+    of, members, last = settings(INTERVALS), {m.meter: m for m in MEMBERS}, START + (INTERVALS - 1) * SECONDS
+    first = reading_of(0, START + SECONDS)
+    right = first.model_copy(update={"epoch": first.epoch + 1, "import_wh": first.import_wh + 5})
+    later = last + 10 * SECONDS
+    with Store(tmp_path / "market.sqlite", of.identity()) as store:
+
+        def revisions() -> list[int]:
+            with store.reading() as connection:
+                return [intervals.revision_of(connection, START + n * SECONDS) for n in range(INTERVALS)]
+
+        before = revisions()
+        with store.transaction() as tx:
+            inputs.add_readings(tx, [StoredReading(METERS[0].address, right, bytes(32), UNSIGNED, later)])
+        gone, there = (kind(of, members, physics()) for kind in (OutOfReach, Networks))
+        waiting = Settling(of, members, store, gone, b"").settle(last, later, {}, late_from=START + SECONDS)
+        assert list(waiting) == [START, START + SECONDS] and revisions() == before
+
+        with pytest.MonkeyPatch.context() as patch:
+            # Nothing else would have made it look at those intervals again.
+            patch.setattr(intervals, "incomplete_intervals", lambda *_: [])
+            again = Settling(of, members, store, there, b"")
+            assert again.settle(last, later, {}, late_from=None) == {}
+            assert revisions() == [before[0] + 1, before[1] + 1, *before[2:]]
+            assert Settling(of, members, store, gone, b"").settle(last, later, {}, late_from=None) == {}
 
 
 async def test_more_than_a_fuse_carries_is_not_billed_and_raises_an_alarm(tmp_path: Path) -> None:

@@ -71,18 +71,27 @@ async def test_a_dispute_holds_back_and_its_decision_settles_anew(tmp_path: Path
             ("dispute", {"interval_start": START, "meter": METER}),
             ("dispute", {"interval_start": START + 5 * SECONDS, "meter": METER}),
         ],
+        4: [("resolve", {**right, "import_wh": "many"})],
         5: [
             ("resolve", right),
             ("resolve", {"dispute": 2, "decision": "dismissed"}),
             ("resolve", {"dispute": 3, "decision": "dismissed"}),
+            # Numbers that are none, or that no database takes: each is answered, and the market goes on.
+            ("resolve", {"dispute": 2**80, "decision": "dismissed"}),
+            ("suspend", {"first_start": 2**80 * SECONDS}),
+            ("tariff", {"changes": "soon"}),
+            ("grid", {"feeder": None}),
         ],
     }
     await a_day(tmp_path, asked)
     told = refusals(tmp_path)
+    unreadable = told.pop(4)
+    malformed = [unreadable, *told[7:]]
     assert [told[index] for index in (0, 1, 4, 5)] == [""] * 4
     assert "is disputed already" in told[2]
     assert "is not settled: it is unknown" in told[3]
     assert "no open dispute 3" in told[6]
+    assert len(malformed) == 5 and all(answer.startswith("is malformed: ") for answer in malformed)
     states = [s for (s,) in rows(tmp_path, f"SELECT state FROM transition WHERE interval_start = {START}")]
     assert states[-3:] == ["DISPUTED", "SETTLED", "FINAL"]
 

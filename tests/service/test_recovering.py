@@ -15,7 +15,7 @@ from market.service.ports import OnChain
 from market.service.recovering import RecoveringError, _paid_until, document, recover
 from market.service.store import Store, money
 from market.service.store.inputs import register
-from market.service.store.recovery import _missing
+from market.service.store.recovery import _missing, accounts_by_address, shared_addresses
 from tests.service.scene import MEMBERS, SECONDS, START, settings
 
 ACCOUNTS = ("household:a", "household:b", "household:c", "imbalance", "network", "retailer")
@@ -56,6 +56,20 @@ def test_number_and_time_of_the_lost_batches_must_tell_the_same(every: Any) -> N
         assert paid_until(count, at, told) == told
     with pytest.raises(RecoveringError, match="boundary"):
         paid_until(1, known_until, known_until - SECONDS)
+
+
+def test_a_wallet_with_several_accounts_is_told_of_and_booked_to_its_first_household(tmp_path: Path) -> None:
+    of = settings(None)
+    first, second = sorted(MEMBERS[:2], key=lambda member: member.meter)
+    second = second.model_copy(update={"owner": first.owner})
+    both = OnChain(0, b"\1" * 32, {first.owner: -5, MEMBERS[2].owner: 5}, "0x", 1, START + 940)
+    with Store(tmp_path / "market.sqlite", of.identity()) as store:
+        with store.transaction() as tx:
+            register(tx, of, [second, first, *MEMBERS[2:]])
+        with store.reading() as connection:
+            assert accounts_by_address(connection)[first.owner] == f"household:{first.meter}"
+            assert shared_addresses(connection, [both]) == [first.owner]
+            assert shared_addresses(connection, [replace(both, positions={MEMBERS[2].owner: 0})]) == []
 
 
 def test_what_cannot_be_taken_in_is_told_and_nothing_changes(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ Kind = Literal[
     "meter",
     "post",
     "adjust",
+    "waiting",  # the settled intervals that cannot be adjusted yet, whenever they are others
     "batch",  # of what was left over at the end
     "final",  # what the chain said
     "lost",  # a final batch that a reorganisation took off the chain

@@ -88,16 +88,28 @@ def settled_until(connection: Connection, first: int) -> int | None:
 
 
 def accounts_by_address(connection: Connection) -> dict[str, str]:
-    """One account of each wallet that there was: by name the first, the market's own after households."""
+    """One account of each wallet that there was: by name the first, the market's own after households. What a
+    wallet with several got is known in sum only, and all of it is booked to that one.
+    """
+    return {address: accounts[0] for address, accounts in _all_by_address(connection).items()}
+
+
+def shared_addresses(connection: Connection, batches: Iterable[OnChain]) -> list[str]:
+    """The wallets with several accounts that ``batches`` paid."""
+    paid = {address for batch in batches for address in batch.positions}
+    return sorted(a for a, accounts in _all_by_address(connection).items() if a in paid and len(accounts) > 1)
+
+
+def _all_by_address(connection: Connection) -> dict[str, list[str]]:
     table = schema.account
-    of = [tuple(row) for row in connection.execute(select(table.c.address, table.c.account))]
+    of = {(row.address, row.account) for row in connection.execute(select(*table.c["address", "account"]))}
     joined = (change.member for change in membership.changes(connection))
-    of += [(member.owner, household(member.meter)) for member in joined if member is not None]
-    found: dict[str, str] = {}
+    of |= {(member.owner, household(member.meter)) for member in joined if member is not None}
+    found: dict[str, list[str]] = {}
     for address, account in sorted(
         of, key=lambda one: (one[1] in MARKET_ACCOUNTS, one[1] == ROUNDING, one[1])
     ):
-        found.setdefault(address, account)
+        found.setdefault(address, []).append(account)
     return found
 
 
