@@ -44,6 +44,10 @@ EXCESS_PU_MAX = 1e-6
 DUAL_MIN = 1e-9
 """EUR/MWh from which on a row counts as priced."""
 EXCESS_KW_MIN = 1e-6
+FUTILE_ROUNDS_MAX = 8
+"""So many rounds of limited steps are the last whose tangents nothing keeps, and none with less violation."""
+EXCESS_GAIN_PU = 1e-5
+"""Less violation is less by this."""
 STEP_SHRINKAGE = 0.7
 STEP_GROWTH = 2.0
 GAIN_MIN = 1e-3
@@ -206,7 +210,7 @@ def _successive_programs(
     _add_limits(columns, program, state, watched)
     best = Dispatch(state.kw, state.point, state.check, (), 0.0, 0, 1, True) if careful else None
     step, limited_from = (CAREFUL_STEP, 1) if careful else (1.0, STEP_LIMIT_FROM_ROUND)
-    exceeding = False
+    exceeding, futile, least_excess = False, 0, np.inf
     for round_ in range(1, ROUNDS_MAX + 1):
         lower, upper = np.zeros(len(columns.group_kw)), columns.group_kw
         if round_ >= limited_from:
@@ -223,9 +227,12 @@ def _successive_programs(
         stale = {key for key in priced if excess_of(state.check, key) < -EXCESS_PU_MAX}
         tight = set(limits_near(state.check, EXCESS_PU_MAX)) if network else set()
         iterations = round_ + len(balances) - 1
+        unkept = solution.excess_kw > EXCESS_KW_MIN
         # Other programs may know conditions that the polish does not.
-        if make is ClearingProgram and (
-            found := _polished(columns, state, priced, solution.net_import_kw, iterations, network)
+        if (
+            make is ClearingProgram
+            and not unkept
+            and (found := _polished(columns, state, priced, solution.net_import_kw, iterations, network))
         ):
             return found
         result = Dispatch(
@@ -242,7 +249,10 @@ def _successive_programs(
             return result
         if best is None or _merit(columns, result) >= _merit(columns, best):
             best = result
-        if out_of_time():
+        if network and state.check.worst_excess < least_excess - EXCESS_GAIN_PU:
+            least_excess, futile = state.check.worst_excess, 0
+        futile = futile + 1 if unkept and round_ >= limited_from else 0
+        if out_of_time() or futile > FUTILE_ROUNDS_MAX:
             return best
         if careful:
             step *= 2.0 if state.check.worst_excess < CAREFUL_EXCESS_PU else 0.5
@@ -253,7 +263,7 @@ def _successive_programs(
         if not network:
             continue
         near = _near(columns, state)
-        if solution.excess_kw > EXCESS_KW_MIN:
+        if unkept:
             # Nothing keeps all tangents. Far from the limits that can be the tangents' fault: take fresh
             # ones, unless these were fresh and led nowhere.
             if exceeding and np.abs(state.kw - before.kw).max(initial=0.0) < EXCESS_KW_MIN:

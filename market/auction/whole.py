@@ -41,7 +41,8 @@ def whole_awards(
 
     Only what is partly filled changes by rounding down, by less than 1 Wh for each such group.  Where
     that alone breaks a limit, groups whose whole Wh up relieves it are rounded up instead; else fills that
-    feed the violation are reduced by as many Wh as it takes, but not below ``least_wh`` [g].
+    feed the violation are reduced by as many Wh as it takes, but not below ``least_wh`` [g].  Where that does
+    not keep all limits, the awards on this way that exceed one by least are the result.
     """
     real_wh = found.kw * columns.hours * 1e3
     group_wh = np.minimum(np.floor(real_wh + SNAP_WH).astype(np.int64), columns.group_wh)
@@ -52,10 +53,13 @@ def whole_awards(
     point, check = _operate(columns, group_wh, found.point)
     if not network:
         return WholeAwards(group_wh, point, check)
+    least = WholeAwards(group_wh.copy(), point, check)
     for _ in range(REPAIRS_MAX):
         violated = limits_near(check, -TOLERANCE_PU)
         if not violated:
             break
+        if check.worst_excess < least.check.worst_excess:
+            least = WholeAwards(group_wh.copy(), point, check)
         worst = max(tangents(columns, point, check, violated), key=lambda tangent: tangent.excess_pu)
         # pu of excess that one Wh less of each group takes away.
         relief = columns.at_groups(worst.at_points) / columns.hours / 1e3
@@ -73,7 +77,7 @@ def whole_awards(
         reduction = int(np.ceil((worst.excess_pu - TOLERANCE_PU / 2) / relief[group]))
         group_wh[group] -= min(max(reduction, 1), int((group_wh - least_wh)[group]))
         point, check = _operate(columns, group_wh, point)
-    return WholeAwards(group_wh, point, check)
+    return min(least, WholeAwards(group_wh, point, check), key=lambda awards: awards.check.worst_excess)
 
 
 def _tie_key(interval_start: str, order_id: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 from market.auction.book import Book
-from market.auction.clearing import clear_book
+from market.auction.clearing import clear_book, power_flow
+from market.auction.columns import columns_of
+from market.auction.dispatch import dispatch
 from market.auction.record import ClearingRecord
+from market.auction.whole import whole_awards
 from market.verify.verify import verify
 from tests.auction.books import book_of, order
 from tests.auction.nets import KINDS, feeder_of, net_of
@@ -106,6 +110,15 @@ def assert_verifies(seed: int) -> ClearingRecord:
 )
 def test_books_that_once_failed_verify(seed: int) -> None:
     assert_verifies(seed)
+
+
+def test_the_search_for_less_violation_ends_and_whole_awards_violate_no_more() -> None:
+    name, book = any_book(1319)  # the cables' own charge is more than the limits allow
+    columns, rounds = columns_of(book, power_flow(feeder_of(name))), itertools.count()
+    found = dispatch(columns, out_of_time=lambda: next(rounds) >= 30)
+    assert next(rounds) < 30, "nothing got better any more"
+    assert found.check.violations
+    assert whole_awards(columns, found).check.worst_excess <= found.check.worst_excess + 1e-6
 
 
 @pytest.mark.long
