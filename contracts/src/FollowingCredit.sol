@@ -18,7 +18,8 @@ abstract contract FollowingCredit is BackedCredit, Succession {
     /// to know lies in one storage slot.
     mapping(address account => uint256) private _parties;
 
-    /// @notice What an account had is its successor's now: credit, withdrawals that were not due, and debt, µEUR.
+    /// @notice What an account had is its successor's now, µEUR: `credit` and `debt` came with it, `pending` is all that
+    /// waits for the successor now, its own withdrawals included; see pendingWithdrawal for until when.
     event Followed(
         address indexed account, address indexed successor, uint256 credit, uint256 pending, uint256 debt
     );

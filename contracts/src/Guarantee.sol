@@ -50,9 +50,9 @@ abstract contract Guarantee is FollowingCredit {
         _collectDebt(account);
     }
 
-    /// @notice Whether an account has to repay a debt before it may order again.
+    /// @notice Whether an account has to repay a debt before it may order again: it, or the wallet in its place.
     function isBarred(address account) external view returns (bool) {
-        return debtOf(account) > 0;
+        return debtOf(currentWallet(account)) > 0;
     }
 
     /// @inheritdoc FollowingCredit

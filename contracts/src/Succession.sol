@@ -10,12 +10,13 @@ import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/Signa
 /// {FollowingCredit} for money and {MeterRegistry} for meters. There are three ways:
 /// - the owner hands over, at once;
 /// - the recovery address that the owner named announces it, for an owner whose key is lost;
-/// - the admin announces it, for one who named none. The admin is a timelock, so that its word stood on the chain
-///   for a delay before it came here.
+/// - the admin announces it, for one who named none, or whose recovery key is lost as well. The admin is a timelock,
+///   so that its word stood on the chain for a delay before it came here.
 ///
 /// Whoever began it, the successor has to accept: nothing goes to a wallet that nobody has the key of. What was
-/// announced can be accepted after {recoveryDelay}; until it is, the owner can veto it. So a stolen recovery key wins
-/// nothing against an owner who looks at the chain more often than that.
+/// announced can be accepted after {recoveryDelay}; until it is, the owner can veto it, and does so by naming another
+/// recovery address as well. So a stolen recovery key wins nothing against an owner who looks at the chain more often
+/// than that.
 ///
 /// Everybody gives its word by an EIP-712 signature, or what a contract wallet takes for one (ERC-1271), and anyone
 /// may bring it: no owner needs ether.
@@ -88,12 +89,15 @@ abstract contract Succession is EIP712, Nonces {
         recoveryDelay = recoveryDelay_;
     }
 
-    /// @notice Names `word.subject` as the recovery address of `word.owner`, who signs; zero for none.
+    /// @notice Names `word.subject` as the recovery address of `word.owner`, who signs; zero for none. An owner who
+    /// says that has its key: what was announced for it ends.
     function nameRecovery(Word calldata word, bytes calldata signature) external {
         require(word.subject != word.owner, OwnRecovery(word.owner));
         _take(RECOVERY_TYPEHASH, word, word.owner, signature);
         recoveryOf[word.owner] = word.subject;
         emit RecoveryNamed(word.owner, word.subject);
+        address announced = _announcements[word.owner].successor;
+        if (announced != address(0)) _endAnnouncement(word.owner, announced);
     }
 
     /// @notice Gives `word.owner` its successor at once. Both sign the same word, with the owner's nonce.
@@ -118,8 +122,7 @@ abstract contract Succession is EIP712, Nonces {
     function vetoSuccession(Word calldata word, bytes calldata signature) external {
         _announced(word);
         _take(VETO_TYPEHASH, word, word.owner, signature);
-        delete _announcements[word.owner];
-        emit SuccessionVetoed(word.owner, word.subject);
+        _endAnnouncement(word.owner, word.subject);
     }
 
     /// @notice Makes what was announced true, once it is due. The successor signs, with its own nonce.
@@ -152,6 +155,11 @@ abstract contract Succession is EIP712, Nonces {
 
     /// @dev All that is `owner`'s becomes `successor`'s.
     function _follow(address owner, address successor) internal virtual;
+
+    function _endAnnouncement(address owner, address successor) private {
+        delete _announcements[owner];
+        emit SuccessionVetoed(owner, successor);
+    }
 
     function _succeed(address owner, address successor) private {
         _checkPair(owner, successor);

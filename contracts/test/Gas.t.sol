@@ -55,6 +55,33 @@ contract Gas {
         assert(vm.snapshotGasLastCall("settle 225 short debtors and 225 new creditors") < 2 ** 24);
     }
 
+    /// All but one are debtors that have nothing: dearer than the half of them and new creditors.
+    /// forge-config: default.isolate = true
+    function test_SettleAChunkOfShortDebtorsAndOneCreditor() external {
+        escrow.depositGuarantee(1e12);
+        bytes memory positions;
+        for (uint160 i = 0; i < 449; ++i) {
+            positions = abi.encodePacked(positions, address(uint160(0x22) << 152 | i * 9 + 1), -int64(1_000_000));
+        }
+        positions = abi.encodePacked(positions, account(1), int64(449_000_000));
+        escrow.settle(MARKET, 1, 0, "root", positions);
+        assert(vm.snapshotGasLastCall("settle 449 short debtors and a creditor") < 2 ** 24);
+    }
+
+    /// Where debtors have some credit left, emptying it costs more, and what is refunded has to be there first.
+    function test_ShortDebtorsWithSomeCreditFitIntoATransaction() external {
+        escrow.depositGuarantee(1e12);
+        bytes memory positions;
+        for (uint160 i = 0; i < 425; ++i) {
+            address debtor = address(uint160(0x22) << 152 | i * 9 + 1);
+            escrow.depositFor(debtor, 1);
+            positions = abi.encodePacked(positions, debtor, -int64(1_000_000));
+        }
+        positions = abi.encodePacked(positions, account(1), int64(425_000_000));
+        // Without what the transaction itself and its calldata cost.
+        escrow.settle{gas: 2 ** 24 - 21_000 - 16 * positions.length}(MARKET, 1, 0, "root", positions);
+    }
+
     /// The same where another wallet has each debtor's place, and is short as well.
     /// forge-config: default.isolate = true
     function test_SettleTheDearestChunkOfSucceededDebtors() external {

@@ -167,6 +167,65 @@ contract SuccessionTest {
         assert(escrow.announcementOf(old).successor == fresh);
     }
 
+    /// Who replaces a stolen recovery address need not know what was done with it.
+    function test_NamingAnotherRecoveryEndsWhatTheFormerOneAnnounced() external {
+        escrow.depositFor(old, 9e6);
+        _nameRecovery();
+        _announce(thief);
+        Succession.Word memory word = Words.about(escrow, old, address(0xAB), old);
+        escrow.nameRecovery(word, Words.sign(escrow, Words.RECOVERY, OLD_KEY, word));
+        vm.warp(block.timestamp + RECOVERY);
+        _acceptReverts(abi.encodeWithSelector(Succession.NotAnnounced.selector, old, thief), thief, THIEF_KEY);
+        assert(escrow.announcementOf(old).dueAt == 0 && escrow.balanceOf(old) == 9e6);
+    }
+
+    /// A thief who announces another wallet before each veto is mined has the whole delay before it again and again.
+    function test_AVetoThatIsOvertakenLosesTheOwnerNothing() external {
+        _nameRecovery();
+        _announce(thief);
+        vm.warp(block.timestamp + RECOVERY);
+        Succession.Word memory veto = Words.about(escrow, old, thief, old);
+        bytes memory byOld = Words.sign(escrow, Words.VETO, OLD_KEY, veto);
+        _announce(fresh);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotAnnounced.selector, old, thief));
+        escrow.vetoSuccession(veto, byOld);
+        _acceptReverts(
+            abi.encodeWithSelector(Succession.VetoStillPossible.selector, old, block.timestamp + RECOVERY), fresh, NEW_KEY
+        );
+        veto = Words.about(escrow, old, fresh, old);
+        escrow.vetoSuccession(veto, Words.sign(escrow, Words.VETO, OLD_KEY, veto));
+        assert(escrow.announcementOf(old).successor == address(0));
+    }
+
+    /// A word about to be a successor is none to hand over, to announce or to veto, whoever signed it.
+    function test_AWordCountsInOneEscrowOnOneChainAndInOneRole() external {
+        MarketEscrow other = new MarketEscrow(
+            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(this), address(this), address(this), 1, 1, 1, 1 days
+        );
+        Succession.Word memory word = Words.about(escrow, old, fresh, old);
+        bytes memory byOld = Words.sign(escrow, Words.SUCCESSION, OLD_KEY, word);
+        bytes memory byNew = Words.sign(escrow, Words.SUCCESSION, NEW_KEY, word);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotSignedBy.selector, old));
+        other.handOver(word, byOld, byNew);
+        vm.chainId(block.chainid + 1);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotSignedBy.selector, old));
+        escrow.handOver(word, byOld, byNew);
+        vm.chainId(31337);
+        // The successor's own word alone, in the place of the owner's, of a recovery address's and as an acceptance.
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotSignedBy.selector, old));
+        escrow.handOver(word, byNew, byNew);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NoRecovery.selector, old));
+        escrow.announceSuccession(word, byNew);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotAnnounced.selector, old, fresh));
+        escrow.acceptSuccession(word, byNew);
+        escrow.proposeSuccession(old, fresh);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotSignedBy.selector, old));
+        escrow.vetoSuccession(word, byOld);
+        escrow.handOver(word, byOld, byNew);
+        vm.expectRevert(abi.encodeWithSelector(Succession.NotAnnounced.selector, old, fresh));
+        escrow.acceptSuccession(word, byNew);
+    }
+
     function test_OnlyTheOwnerNamesItsRecoveryAndOnlyThatOneAnnounces() external {
         Succession.Word memory word = Words.about(escrow, old, thief, old);
         bytes memory byThief = Words.sign(escrow, Words.RECOVERY, THIEF_KEY, word);
@@ -277,6 +336,55 @@ contract SuccessionTest {
         escrow.depositFor(fresh, 3e6);
         _handOver();
         assert(escrow.balanceOf(fresh) == 0 && escrow.debtOf(fresh) == 1e6 && escrow.isBarred(fresh));
+    }
+
+    /// A chunk is applied debits first: what the old wallet owes and its successor gets in one chunk is lent by the
+    /// guarantee in between, and anyone brings it back out of what the successor got. Nobody wins or loses by it.
+    function test_AChunkThatDebitsTheOldWalletAndCreditsTheNewOne() external {
+        escrow.depositGuarantee(10e6);
+        _handOver();
+        bytes memory positions = fresh > address(0xE)
+            ? abi.encodePacked(old, -int64(6e6), address(0xE), int64(2e6), fresh, int64(4e6))
+            : abi.encodePacked(old, -int64(6e6), fresh, int64(4e6), address(0xE), int64(2e6));
+        escrow.settle(MARKET, 0, 0, 0, positions);
+        assert(escrow.balanceOf(fresh) == 4e6 && escrow.debtOf(fresh) == 6e6 && escrow.debtOf(old) == 0);
+        assert(escrow.isBarred(old) && escrow.isBarred(fresh) && escrow.guarantee() == 4e6);
+        escrow.collectDebt(fresh);
+        assert(escrow.balanceOf(fresh) == 0 && escrow.debtOf(fresh) == 2e6 && escrow.guarantee() == 8e6);
+        assert(escrow.totalSupply() == 2e6 && escrow.balanceOf(address(0xE)) == 2e6);
+        assert(escrow.balanceOf(old) == 0 && escrow.balanceOf(address(escrow)) == 0);
+    }
+
+    /// What is lent by way of a successor counts in the window as all that is lent.
+    function test_TheWindowsGuaranteeIsNotPassedByWayOfSuccessors() external {
+        escrow.setLimits(1e12, 1e15, 5e6, 1 days);
+        escrow.depositGuarantee(20e6);
+        escrow.settle(MARKET, 1, 0, 0, _move(address(0xD), address(0xE), 3e6));
+        _handOver();
+        bytes memory positions = _move(old, address(0xE), 3e6);
+        vm.expectRevert(abi.encodeWithSignature("GuaranteeBeyondLimit(uint256,uint256)", 6e6, 5e6));
+        escrow.settle(MARKET, 2, 0, 0, positions);
+        escrow.settle(MARKET, 3, 0, 0, _move(old, address(0xE), 2e6));
+        assert(escrow.debtOf(fresh) == 2e6);
+    }
+
+    /// A device that signed for the old wallet is the new one's, and its place stays one meter's.
+    function test_ABindingForAWalletThatHasASuccessorIsTheSuccessors() external {
+        _handOver();
+        address meter = _bind(old);
+        assert(registry.meterOf(meter).owner == fresh && registry.meterAt(registry.meterOf(meter).connectionPoint) == meter);
+        MeterRegistry.Binding[] memory bindings = new MeterRegistry.Binding[](1);
+        bytes[] memory signatures = new bytes[](1);
+        bindings[0] = Devices.bind(registry, 8, fresh, "point");
+        signatures[0] = Devices.sign(registry, 8, bindings[0]);
+        vm.expectRevert(
+            abi.encodeWithSelector(MeterRegistry.ConnectionPointTaken.selector, bindings[0].connectionPoint, meter)
+        );
+        registry.register(bindings, signatures);
+        vm.prank(fresh);
+        registry.revoke(meter);
+        registry.register(bindings, signatures);
+        assert(registry.meterOf(meter).owner == address(0));
     }
 
     function test_AnExhaustedGuaranteeNamesWhoCannotPay() external {

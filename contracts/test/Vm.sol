@@ -10,6 +10,7 @@ struct Log {
 /// @notice What the tests ask of forge.
 interface Vm {
     function addr(uint256 key) external pure returns (address);
+    function chainId(uint256 id) external;
     function expectRevert(bytes calldata data) external;
     function getRecordedLogs() external returns (Log[] memory);
     function prank(address caller) external;
