@@ -26,6 +26,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
+        # After half a year a float no longer tells nanoseconds apart: what is due now would never be.
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         return self._jumping.now_s
