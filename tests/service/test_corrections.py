@@ -115,6 +115,8 @@ async def test_an_interval_that_waits_for_its_network_is_adjusted_by_the_next_pr
         before = revisions()
         with store.transaction() as tx:
             inputs.add_readings(tx, [StoredReading(METERS[0].address, right, bytes(32), UNSIGNED, later)])
+            # That somebody contests one of them keeps no reading from counting.
+            intervals.advance(tx, START, "DISPUTED", later, "contested")
         gone, there = (kind(of, members, physics()) for kind in (OutOfReach, Networks))
         waiting = Settling(of, members, store, gone, b"").settle(last, later, {}, late_from=START + SECONDS)
         assert list(waiting) == [START, START + SECONDS] and revisions() == before

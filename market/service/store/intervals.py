@@ -143,6 +143,10 @@ def intervals_in(connection: Connection, *states: str) -> dict[int, StoredInterv
     return {row.interval_start: _interval(row) for row in rows}
 
 
+_ADJUSTABLE = ("SETTLED", "FINAL", "DISPUTED")
+"""What is held back of a contested interval stays so; all else of it goes on."""
+
+
 def incomplete_intervals(connection: Connection, since: int = 0) -> list[int]:
     """Settled intervals that start at ``since`` or later and that a later reading can still change."""
     table = schema.interval
@@ -151,7 +155,7 @@ def incomplete_intervals(connection: Connection, since: int = 0) -> list[int]:
         .where(
             table.c.interval_start >= since,
             table.c.incomplete > 0,
-            table.c.state.in_(("SETTLED", "FINAL")),
+            table.c.state.in_(_ADJUSTABLE),
         )
         .order_by(table.c.interval_start)
     )
@@ -166,7 +170,7 @@ def settled_between(connection: Connection, since: int, until: int) -> list[int]
         .where(
             table.c.interval_start >= since,
             table.c.interval_start < until,
-            table.c.state.in_(("SETTLED", "FINAL")),
+            table.c.state.in_(_ADJUSTABLE),
         )
         .order_by(table.c.interval_start)
     )
