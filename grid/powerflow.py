@@ -108,7 +108,7 @@ class PowerFlow:
         generation_kw, load_kw = p_w[p_w > 0].sum() / 1e3, -p_w[p_w < 0].sum() / 1e3
         raise PowerFlowError(
             f"{feeder.name}: no power flow for {generation_kw:.1f} kW of generation and {load_kw:.1f} kW "
-            "more than it can carry"
+            "of load, more than it can carry"
         )
 
     def _point(self, v_pq: Complexes, p_w: Floats, q_var: Floats) -> OperatingPoint:

@@ -135,13 +135,15 @@ def show_record(record: ClearingRecord) -> None:
         facts.add_row("welfare", f"{record.welfare_eur:.4f} EUR")
         if known := record.minimum_fills:
             facts.add_row("minimum fills", _choice(known))
+        if record.ac.stale_rows:
+            facts.add_row("optimal", "[yellow]not known: the search ended early[/]")
         prices = [price.price for price in record.prices]
         facts.add_row("bus prices", f"{ct_per_kwh(min(prices))} to {ct_per_kwh(max(prices))}")
     if record.ac.v_min_pu is not None and record.ac.v_max_pu is not None:
         facts.add_row("voltage", f"{record.ac.v_min_pu:.4f} to {record.ac.v_max_pu:.4f} pu")
     if record.ac.loading_max_percent is not None:
         facts.add_row("highest loading", f"{record.ac.loading_max_percent:.1f} %")
-    facts.add_row("limits violated", str(record.ac.violations))
+        facts.add_row("limits violated", str(record.ac.violations))
     console.print(facts)
     if record.binding:
         limits = Table(title="limits that bind", title_justify="left", box=None, pad_edge=False)
