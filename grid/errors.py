@@ -23,7 +23,8 @@ class Problem:
     """One thing that is wrong with an input.
 
     ``source`` is the file or option, ``field`` the path inside it
-    (``orders[3].energy_wh``), ``value`` what stood there.
+    (``orders[3].energy_wh``), ``value`` what stood there: None for nothing, "…" for what is not to be shown,
+    a whole table or a secret.
     """
 
     source: str
@@ -33,7 +34,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.source}: {self.field}" if self.field else self.source
-        return f"{place}: {self.value!r} {self.reason}"
+        value = "" if self.value in (None, "…") else f"{self.value!r} "
+        return f"{place}: {value}{self.reason}"
 
 
 class InputError(PeergridError):

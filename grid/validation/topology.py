@@ -24,8 +24,9 @@ def topology(net: Any) -> Iterator[Finding]:
     dark = [sorted(part) for part in parts if not part & fed]
     if dark:
         buses = tuple(f"bus:{bus}" for part in dark for bus in part)
-        count = "1 island" if len(dark) == 1 else f"{len(dark)} islands"
-        words = f"{len(buses)} buses in {count} without a supply: close a switch, or take them out of service"
+        count = "1 bus" if len(buses) == 1 else f"{len(buses)} buses"
+        count += " in 1 island" if len(dark) == 1 else f" in {len(dark)} islands"
+        words = f"{count} without a supply: close a switch, or take them out of service"
         yield Finding("error", "islands", words, buses)
         held = [f"load:{index}" for index, bus in net.load.bus.items() if f"bus:{bus}" in set(buses)]
         if held:

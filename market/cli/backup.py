@@ -34,11 +34,11 @@ def command(place: str, parent: Path, as_json: bool) -> None:
     """
     from market.cli.status import databases_of
 
-    made = []
-    for database in databases_of(place):
-        if not isinstance(database, Path):
-            raise InputError.single("PLACE", "database", "a URL", "is backed up by pg_dump")
-        made += back_up(database, parent)
+    databases = databases_of(place)
+    files = [database for database in databases if isinstance(database, Path)]
+    if len(files) < len(databases):
+        raise InputError.single("PLACE", "database", "…", "PostgreSQL is backed up by pg_dump")
+    made = [path for file in files for path in back_up(file, parent)]
     if as_json:
         click.echo(json.dumps({"files": [str(path) for path in made]}))
         return

@@ -54,10 +54,11 @@ def readiness(market: Market, now: float) -> Readiness | None:
         return None
     silent_s = round(now - seen.seen_at)
     alive = silent_s <= SILENT_S
+    holder = lease.holder if lease else ""
     checks = [
         Check("database", True, ""),
         Check("market", alive, "" if alive else f"has noted nothing for {silent_s} s"),
-        Check("lease", lease is not None and lease.holder != "", lease.holder if lease else ""),
+        Check("lease", holder != "", holder or "nobody has it"),
     ]
     for name in _PARTS:
         part = parts.get(name)

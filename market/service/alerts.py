@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import smtplib
 import ssl
 import time
@@ -24,12 +25,14 @@ from typing import Literal, Protocol
 import httpx
 from sqlalchemy.exc import DatabaseError
 
+from market.service.clock import utc
 from market.service.store import Store, notices
 from market.service.store.leases import FencedError
 from market.service.store.notices import Notice
 
 TIMEOUT_S = 10.0
 _LOOK_S = 2.0
+_START = re.compile(r"(?:interval:|(?<= ))(?P<start>\d{9,10})$")
 
 _log = logging.getLogger("peergrid.market")
 
@@ -50,6 +53,7 @@ class Channel(Protocol):
 def document(market: str, notice: Notice) -> dict[str, object]:
     """A notice as JSON values. ``text`` is what chat systems show."""
     at = datetime.fromtimestamp(notice.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = _in_words(notice.subject)
     return {
         "id": f"{market}-{notice.id}",
         "market": market,
@@ -57,8 +61,13 @@ def document(market: str, notice: Notice) -> dict[str, object]:
         "subject": notice.subject,
         "detail": notice.detail,
         "at": at,
-        "text": f"Peergrid {market}: {notice.kind}, {notice.subject} at {at}: {notice.detail}",
+        "text": f"Peergrid {market}: {notice.kind}, {about} at {at}: {notice.detail}",
     }
+
+
+def _in_words(subject: str) -> str:
+    """What a notice is about, for people: the times of intervals are Unix seconds to programs alone."""
+    return _START.sub(lambda found: "interval " + utc(int(found["start"])), subject)
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,7 @@ class Email:
         told = document(market, notice)
         message = EmailMessage()
         message["From"], message["To"] = self.sender, ", ".join(self.recipients)
-        subject = f"[Peergrid {market}] {notice.kind}: {notice.subject}"
+        subject = f"[Peergrid {market}] {notice.kind}: {_in_words(notice.subject)}"
         message["Subject"] = " ".join(subject.split())[:200]
         message["Message-ID"] = f"<{told['id']}@{self.sender.rpartition('@')[2]}>"
         message["Date"] = datetime.now(UTC)

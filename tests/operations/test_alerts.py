@@ -22,9 +22,10 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from grid.errors import InputError
 from market.cli.alerts_config import AlertsSection, channels_of
-from market.service.alerts import Channel, Email, Webhook, deliver_all
+from market.service.alerts import Channel, Email, Webhook, deliver_all, document
 from market.service.store import Store, alarms, notices
 from market.service.store.leases import take
+from market.service.store.notices import Notice
 
 AT = 1_800_000_000
 SECRET = "a-very-secret-word"
@@ -114,6 +115,20 @@ async def test_a_webhook_gets_each_alarm_once_signed_and_numbered(store: Store, 
     expected = hmac.new(b"key of both", body, hashlib.sha256).hexdigest()
     assert headers["x-peergrid-signature"] == f"sha256={expected}"
     assert "interval:1" in json.loads(body)["text"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("interval:1795369200", "interval 2026-11-22T17:40Z"),
+        (f"0x{0:040x} 1795369200", f"0x{0:040x} interval 2026-11-22T17:40Z"),
+        ("batch 7", "batch 7"),
+    ],
+)
+def test_people_read_times_of_intervals_and_programs_their_seconds(subject: str, words: str) -> None:
+    told = document("lane", Notice(1, AT, "solver", subject, "it gave no answer"))
+    assert told["subject"] == subject
+    assert f" solver, {words} at " in str(told["text"])
 
 
 async def test_what_fails_is_tried_again_in_order_and_says_why_without_the_address(
