@@ -40,9 +40,10 @@ class StoredMarket:
         version = self.identity.get("schema_version")
         if version != str(schema.SCHEMA_VERSION):
             self.close()
-            raise StoreError(
-                f"{self.title}: schema_version is {version}, this Peergrid reads {schema.SCHEMA_VERSION}"
-            )
+            words = f"schema_version is {version}, this Peergrid reads {schema.SCHEMA_VERSION}"
+            older = str(version).isdigit() and int(str(version)) < schema.SCHEMA_VERSION
+            hint = ": `peergrid run --upgrade` brings it up to date" if older else ""
+            raise StoreError(f"{self.title}: {words}{hint}")
 
     @property
     def name(self) -> str:
