@@ -83,7 +83,7 @@ def _prices(story: Story) -> Figure:
     return Figure(
         "Prices over the day",
         "Every bus has its own price. Where the band opens, a limit keeps energy from flowing to where it is "
-        "wanted: cheaper where there is too much behind it, dearer where too little. Buyers pay a local fee of "
+        "wanted: cheaper where there is too much of it, dearer where too little. Buyers pay a local fee of "
         f"{ct_per_kwh(tariff.local_fee)} on top, in place of the retailer's fees of "
         f"{ct_per_kwh(tariff.import_fees)}.",
         [
