@@ -14,7 +14,7 @@ from market.accounts.merkle import LEAF_TYPES
 from market.console.alarms import alarms_of
 from market.console.market import Market
 from market.console.security import Visitor
-from market.service.store import Store, commitments, instructions, meter_views, views
+from market.service.store import Store, batch_views, commitments, instructions, meter_views, views
 from market.service.store.audit import ACKNOWLEDGE, AuditLog
 from market.service.store.instructions import InstructionKind
 
@@ -80,9 +80,9 @@ def proofs(connection: Connection, meter: str, since: int, until: int) -> dict[s
         return None
     account = household(meter)
     batches = []
-    for sequence in views.account_batches(connection, account, since, until):
+    for sequence in batch_views.account_batches(connection, account, since, until):
         tree = commitments.batch_tree(connection, sequence)
-        batch = views.batch(connection, sequence)
+        batch = batch_views.batch(connection, sequence)
         if tree is None or batch is None:
             continue
         leaves = [

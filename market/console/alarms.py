@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from market.console.market import Market
-from market.service.store import views
+from market.service.store import batch_views, views
 from market.service.store.tables import TABLES
 
 FOREVER = 2**62
@@ -139,10 +139,10 @@ def alarms_of(
             link = "/households" if kind == "balance" else f"/meters/{subject}"
         severity = "notice" if kind == "balance" else "alarm"
         add(f"{kind}:{subject}:{last}", severity, TITLES.get(kind, kind.capitalize()), words, last, link)
-    for sequence, made_at in views.batches_waiting(connection, now - PENDING_S):
+    for sequence, made_at in batch_views.batches_waiting(connection, now - PENDING_S):
         words = "It is not final after an hour on the market's clock."
         add(f"batch:{sequence}", "alarm", f"Batch {sequence} is waiting", words, made_at, "/settlement")
-    books = views.chain_books(connection)
+    books = batch_views.chain_books(connection)
     for title, words in chain_problems(books):
         assert books is not None
         add(f"books:{title}:{books['block']}", "alarm", title, words, books["at"], "/settlement")

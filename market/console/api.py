@@ -20,7 +20,7 @@ from market.console.metrics import exposition
 from market.console.network import day_values
 from market.console.readiness import readiness
 from market.console.security import Operator, Viewer, check_csrf
-from market.service.store import views
+from market.service.store import batch_views, views
 from market.service.store.tables import TABLES, Table
 
 PAGE_MAX = 1000
@@ -105,7 +105,7 @@ def interval(request: Request, feeder: Feeder, start: Moment, _: Viewer) -> Resp
                 {"state": item.state, "at": item.at, "reason": item.reason}
                 for item in views.transitions_of(connection, start)
             ],
-            "batches": views.batches_of_interval(connection, start),
+            "batches": batch_views.batches_of_interval(connection, start),
             "root": clearing.root if clearing else None,
             "record": clearing.record.json_document() if clearing else None,
             "book": clearing.book.model_dump(mode="json") if clearing else None,

@@ -14,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from grid.errors import InputError
-from market.console import api, errors, pages
+from market.console import api, errors, forms, pages
 from market.console.events import Feed
 from market.console.market import Market
 from market.console.metrics import exposition
@@ -76,6 +76,7 @@ def create_app(
     app.state.audit = AuditLog(audit or (first.with_name(AUDIT) if isinstance(first, Path) else Path(AUDIT)))
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(forms.router)
     errors.install(app)
 
     @app.get("/static/{name:path}", include_in_schema=False)

@@ -14,7 +14,7 @@ from market.drawing.curves import curve_figure, price_interval
 from market.drawing.interval import curves_of, price_band
 from market.drawing.parts import parts_figure
 from market.drawing.plot import Size
-from market.service.store import meter_views, views
+from market.service.store import batch_views, meter_views, views
 from market.service.store.tables import TABLES
 
 WIDE, NARROW = Size(1040, 330), Size(340, 280)
@@ -39,9 +39,11 @@ def content(market: Market, connection: Connection, start: int) -> dict[str, Any
         "awards": meter_views.awards_of_interval(connection, start) if clearing else [],
         "trades": _trades(clearing.record, points) if clearing else [],
         "fills": len(clearing.record.fills) if clearing else 0,
-        "adjustments": views.adjustments_of(connection, start) if lines[0].revision else [],
+        "adjustments": batch_views.adjustments_of(connection, start) if lines[0].revision else [],
         "disputes": views.disputes(connection, start=start),
-        "batches": [_batch(connection, number) for number in views.batches_of_interval(connection, start)],
+        "batches": [
+            _batch(connection, number) for number in batch_views.batches_of_interval(connection, start)
+        ],
         "curves": _curves(market, clearing) if clearing and clearing.record.status == "cleared" else None,
     }
 
@@ -69,15 +71,15 @@ def _trades(record: ClearingRecord, points: dict[str, str]) -> list[dict[str, An
 
 def _batch(connection: Connection, number: int) -> dict[str, Any]:
     """A batch with the block that holds it; ``state`` is OPEN while it is still being filled."""
-    found = views.batch(connection, number)
+    found = batch_views.batch(connection, number)
     if found is None:
         return {"sequence": number, "state": "OPEN", "tx_hash": None, "block": None, "confirmations": None}
     mined = [
         row["block"]
-        for row in (views.attempts(connection, found["tx_hash"]) if found["tx_hash"] else [])
+        for row in (batch_views.attempts(connection, found["tx_hash"]) if found["tx_hash"] else [])
         if row["block"] is not None
     ]
-    newest = views.newest_block(connection)
+    newest = batch_views.newest_block(connection)
     confirmations = newest - mined[0] + 1 if mined and newest is not None else None
     return {**found, "block": mined[0] if mined else None, "confirmations": confirmations}
 

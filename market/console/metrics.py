@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from market.console.market import Market
 from market.console.readiness import readiness
 from market.console.trading import trading
-from market.service.store import alarms, disputes, health, instructions, views
+from market.service.store import alarms, batch_views, disputes, health, instructions, views
 
 HELP = {
     "peergrid_market_clock_seconds": "the market's clock at its last change of state",
@@ -50,8 +50,8 @@ def _samples(market: Market) -> Iterable[tuple[str, list[str], float]]:
         now = views.market_now(connection)
         day = market.day(connection)
         lines = market.lines(connection, *day) if day else []
-        batches = views.batch_counts(connection)
-        stand, books = trading(connection), views.chain_books(connection)
+        batches = batch_views.batch_counts(connection)
+        stand, books = trading(connection), batch_views.chain_books(connection)
         raised = alarms.alarms(connection)
         waiting = health.waiting(connection)
         asked = len(instructions.waiting(connection))

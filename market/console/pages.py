@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from market.console import actions, alarms, disputes, household, interval_page, network, trading
@@ -13,11 +13,11 @@ from market.console.api import MOMENT_MAX, Feeder, Moment, market_of
 from market.console.feeder_drawing import drawing, has_places
 from market.console.market import DAY_S, Market
 from market.console.rendering import page
-from market.console.security import Operator, Viewer, check_csrf, guard_of
+from market.console.security import Viewer
 from market.drawing.durations import duration_figure
 from market.drawing.plot import Size
 from market.service.store import alarms as raised
-from market.service.store import meter_views, views
+from market.service.store import batch_views, meter_views, views
 from market.service.store.tables import TABLES
 
 router = APIRouter(include_in_schema=False)
@@ -30,7 +30,6 @@ SIMULATED_S = 2 * DAY_S
 AHEAD_S = 120
 ADJUSTED_S = 31 * DAY_S
 BATCHES_MAX = 200
-WHOLE_OR_NOTHING = r"^(\d{1,12})?$"
 
 
 def frame_of(market: Market, connection: Any, moment: int | None) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def overview(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Re
         known = frame_of(market, connection, day)
         lines = market.lines(connection, *known["day"]) if known["day"] else []
         open_alarms = _unseen(request, market, connection, known["day"])
-        batches = views.batch_counts(connection)
+        batches = batch_views.batch_counts(connection)
         stand = trading.trading(connection)
     cleared = [line for line in lines if line.digest]
     priced = [line for line in cleared if line.digest and line.digest.price_low is not None]
@@ -241,7 +240,7 @@ def households(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> 
     with market.stored.reading() as connection:
         known = frame_of(market, connection, day)
         lines = household.everyone(connection, *(known["day"] or (0, 0)))
-        books = views.chain_books(connection)
+        books = batch_views.chain_books(connection)
     debts = {one["address"]: one["debt_ueur"] for one in books["accounts"]} if books else {}
     return page(
         request,
@@ -279,7 +278,7 @@ def household_page(
         presence = meter_views.presence(connection, meter)
         contested = views.disputes(connection, meter)
         going_on = views.is_going_on(connection)
-        books = views.chain_books(connection)
+        books = batch_views.chain_books(connection)
         low = raised.standing(connection, "balance").get(about["owner"])
     return page(
         request,
@@ -307,12 +306,12 @@ def settlement(request: Request, feeder: Feeder, _: Viewer) -> Response:
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
         known = frame_of(market, connection, None)
-        batches = views.recent_batches(connection, BATCHES_MAX)
-        counts, gas = views.batch_counts(connection), views.gas_total(connection)
+        batches = batch_views.recent_batches(connection, BATCHES_MAX)
+        counts, gas = batch_views.batch_counts(connection), batch_views.gas_total(connection)
         accounts = _named("accounts", connection)
-        block = views.newest_block(connection)
-        books = views.chain_books(connection)
-        adjusted = views.adjustments(connection, (known["span"] or (0, 0))[1] - ADJUSTED_S)
+        block = batch_views.newest_block(connection)
+        books = batch_views.chain_books(connection)
+        adjusted = batch_views.adjustments(connection, (known["span"] or (0, 0))[1] - ADJUSTED_S)
     for row in batches:
         mined = row["block"] is not None and block is not None
         row["confirmations"] = block - row["block"] + 1 if mined else None
@@ -342,12 +341,12 @@ def settlement(request: Request, feeder: Feeder, _: Viewer) -> Response:
 def batch(request: Request, feeder: Feeder, sequence: int, _: Viewer) -> Response:
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
-        found = views.batch(connection, sequence)
+        found = batch_views.batch(connection, sequence)
         if found is None:
             raise HTTPException(404, f"there is no batch {sequence}")
         known = frame_of(market, connection, None)
-        positions = views.positions(connection, sequence)
-        attempts = views.attempts(connection, found["tx_hash"]) if found["tx_hash"] else []
+        positions = batch_views.positions(connection, sequence)
+        attempts = batch_views.attempts(connection, found["tx_hash"]) if found["tx_hash"] else []
     return page(
         request,
         "batch.html",
@@ -396,103 +395,9 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
     )
 
 
-@router.post("/f/{feeder}/alarms")
-def acknowledge(
-    request: Request,
-    feeder: Feeder,
-    visitor: Operator,
-    subject: Annotated[str, Form(max_length=200)],
-    reason: Annotated[str, Form(min_length=3, max_length=500)],
-    csrf: Annotated[str, Form(max_length=100)] = "",
-) -> Response:
-    check_csrf(visitor, csrf)
-    market = market_of(request, feeder)
-    actions.acknowledge(request.app.state.audit, market, visitor, subject, reason)
-    return RedirectResponse(f"/f/{market.name}/alarms", 303)
-
-
-@router.post("/f/{feeder}/trading")
-def instruct(
-    request: Request,
-    feeder: Feeder,
-    visitor: Operator,
-    kind: Annotated[trading.Kind, Form()],
-    reason: Annotated[str, Form(min_length=3, max_length=500)],
-    first_start: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
-    csrf: Annotated[str, Form(max_length=100)] = "",
-) -> Response:
-    check_csrf(visitor, csrf)
-    market, audit = market_of(request, feeder), request.app.state.audit
-    start = int(first_start) if first_start else None
-    actions.ask(audit, market, visitor, kind, {"first_start": start}, reason)
-    return RedirectResponse(f"/f/{market.name}/alarms", 303)
-
-
-@router.post("/f/{feeder}/disputes")
-def contest(
-    request: Request,
-    feeder: Feeder,
-    visitor: Operator,
-    meter: Annotated[str, Form(max_length=100)],
-    interval_start: Annotated[int, Form(ge=0, le=MOMENT_MAX)],
-    reason: Annotated[str, Form(min_length=3, max_length=500)],
-    csrf: Annotated[str, Form(max_length=100)] = "",
-) -> Response:
-    check_csrf(visitor, csrf)
-    market = market_of(request, feeder)
-    disputes.contest(request.app.state.audit, market, visitor, meter, interval_start, reason)
-    return RedirectResponse(f"/f/{market.name}/alarms#live-disputes", 303)
-
-
-@router.post("/f/{feeder}/disputes/{number}")
-def decide(
-    request: Request,
-    feeder: Feeder,
-    number: int,
-    visitor: Operator,
-    decision: Annotated[disputes.Decision, Form()],
-    reason: Annotated[str, Form(min_length=3, max_length=500)],
-    import_wh: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
-    export_wh: Annotated[str, Form(pattern=WHOLE_OR_NOTHING)] = "",
-    csrf: Annotated[str, Form(max_length=100)] = "",
-) -> Response:
-    check_csrf(visitor, csrf)
-    market = market_of(request, feeder)
-    # What was typed before it was dismissed does not count.
-    energy = (int(import_wh), int(export_wh)) if decision == "upheld" and import_wh and export_wh else None
-    disputes.decide(request.app.state.audit, market, visitor, number, decision, energy, reason)
-    return RedirectResponse(f"/f/{market.name}/alarms#live-disputes", 303)
-
-
 @router.get("/f/{feeder}/data")
 def data(request: Request, feeder: Feeder, _: Viewer, day: Day = None) -> Response:
     market = market_of(request, feeder)
     with market.stored.reading() as connection:
         known = frame_of(market, connection, day)
     return page(request, "data.html", title="Data", section="data", tables=TABLES.values(), **known)
-
-
-@router.get("/sign-in")
-def sign_in_form(request: Request) -> Response:
-    return page(request, "sign_in.html", title="Sign in", failed=False)
-
-
-@router.post("/sign-in")
-def sign_in(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
-    guard = guard_of(request)
-    key = guard.sign_in(request, token.strip())
-    if key is None:
-        return page(request, "sign_in.html", status=401, title="Sign in", failed=True)
-    response = RedirectResponse("/", 303)
-    guard.set_cookie(response, key)
-    return response
-
-
-@router.post("/sign-out")
-def sign_out(request: Request, visitor: Viewer, csrf: Annotated[str, Form(max_length=100)] = "") -> Response:
-    check_csrf(visitor, csrf)
-    guard = guard_of(request)
-    guard.sign_out(request)
-    response = RedirectResponse("/", 303)
-    response.delete_cookie(guard.cookie, path="/")
-    return response

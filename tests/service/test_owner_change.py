@@ -22,7 +22,7 @@ from market.service.registered import Registered
 from market.service.replay import Replay
 from market.service.roster import Roster
 from market.service.settler import ContractSettler
-from market.service.store import Store, instructions, money
+from market.service.store import Store, batch_views, instructions, money
 from market.service.store.journal import StoreJournal
 from market.service.waves import SimulatedMarket
 from meters.broker import Broker
@@ -118,6 +118,9 @@ def test_batches_go_to_the_wallet_of_their_time_and_all_money_is_in_the_new_one(
     for batch in batches:
         paid = batch.positions.keys() & {OWNER.address, WALLET.address}
         assert paid == {OWNER.address if batch.made_at < at(CHANGED) else WALLET.address}
+        with Store(folder / "market.sqlite", {}) as store, store.reading() as connection:
+            shown = batch_views.positions(connection, batch.sequence)
+        assert {row["address"]: row["amount_ueur"] for row in shown} == batch.positions
     assert settled[OWNER.address] > 0
     assert settled[WALLET.address] > 0
     assert balances == {
