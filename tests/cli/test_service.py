@@ -54,6 +54,9 @@ def status(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
     config: Path, start: Callable[[str], Service], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    promise(
+        "killed, its broker killed, told to stop: the market goes on, and everything follows from its journal"
+    )
     first = start("first")
     first.until(is_event("cleared"))
     first.send(signal.SIGKILL)

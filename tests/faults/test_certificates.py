@@ -35,6 +35,7 @@ from meters.identity import write_key
 from meters.mqtt import Inbox, Message, Session, Tls
 from meters.secure_broker import AUTHORITY, market_tls
 from tests.cli.conftest import start_process
+from tests.faults.promise import promise
 from tests.service.scene import (
     DOMAIN,
     FEEDER_ID,
@@ -137,6 +138,12 @@ async def market(place: Place, clock: Clock | None = None) -> AsyncIterator[Gate
 
 def topic(meter: str, leaf: str) -> str:
     return f"peergrid/v1/{FEEDER_ID}/{meter}/{leaf}"
+
+
+@pytest.fixture(autouse=True)
+def promised(request: pytest.FixtureRequest) -> None:
+    words = request.node.name.removeprefix("test_").replace("_", " ")
+    promise(words)
 
 
 async def test_an_enrolled_meter_trades(place: Place) -> None:

@@ -18,6 +18,7 @@ from market.service.gateway import Gateway
 from market.service.store import Store, alarms, inputs
 from meters.broker import Broker
 from meters.mqtt import Inbox, Message, Session
+from tests.faults.promise import promise
 from tests.service.scene import (
     DOMAIN,
     FEEDER_ID,
@@ -42,6 +43,7 @@ def topic(index: int, leaf: str) -> str:
 
 @pytest.mark.needs("mosquitto")
 async def test_a_flood_is_not_looked_at_and_others_are_answered_meanwhile(tmp_path: Path) -> None:
+    promise(f"one meter sends {MESSAGES} messages at once: others are answered, and memory stays bounded")
     of, inbox = settings(4), Inbox()
     # Each is another message, signed by nobody: the market would have to check every signature.
     reading = reading_of(0, START - SECONDS)

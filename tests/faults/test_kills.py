@@ -18,11 +18,13 @@ import pytest
 
 from meters.broker import Broker, free_port
 from meters.lifeline import Child
+from tests.faults.promise import promise
 from tests.faults.proxy import Proxy
 from tests.faults.stand import METERS
 from tests.faults.stand_meters import reading
 
 pytestmark = [pytest.mark.needs("mosquitto"), pytest.mark.timeout(900)]
+PROMISE = "whatever dies, nothing that was receipted is missing, and nothing counts twice"
 
 
 async def start(folder: Path, part: str, *arguments: object) -> Child:
@@ -110,6 +112,7 @@ def check(folder: Path, readings: int) -> None:
 
 
 async def test_20_000_readings_through_kills_cuts_copies_and_disorder(tmp_path: Path) -> None:
+    promise(PROMISE)
     readings = 20_000 // len(METERS)
     done = await storm(tmp_path, seed=5, readings=readings, pause_s=3.0)
     assert min(done.values()) >= 1, f"too calm to prove anything: {done}"
@@ -120,6 +123,7 @@ async def test_20_000_readings_through_kills_cuts_copies_and_disorder(tmp_path: 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(5))
 async def test_many_storms(tmp_path: Path, seed: int) -> None:
+    promise(PROMISE)
     readings = 100_000 // len(METERS)
     await storm(tmp_path, seed=seed, readings=readings, pause_s=3.0)
     check(tmp_path, readings)
