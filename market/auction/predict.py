@@ -105,9 +105,11 @@ def predict_prices(
     enough = GRADIENT_SHARE * float(columns.group_kw.sum())
 
     def evaluate(at: Floats) -> tuple[float, Floats, Floats]:
-        quantity, slope, integral = supply.at(at @ matrix)
-        value = float(integral.sum() + constant @ at)
-        return value, np.asarray(matrix @ quantity + constant), slope
+        # A step far too long may overflow: that is no less than the value before, and the step is halved.
+        with np.errstate(over="ignore", invalid="ignore"):
+            quantity, slope, integral = supply.at(at @ matrix)
+            value = float(integral.sum() + constant @ at)
+            return value, np.asarray(matrix @ quantity + constant), slope
 
     value, gradient, slope = evaluate(vector)
     for _ in range(ITERATIONS_MAX):
