@@ -157,7 +157,7 @@ def show(market: dict[str, Any]) -> None:
         click.echo(f"  not ready: {part}: {why}")
     click.echo(f"  {_who_runs(market)}; last entry at {_time(market['last_at'])}")
     for part, why in market["away"].items() if market["runs"] and "lacks" not in market else ():
-        click.echo(f"  {part} away since {_time(why['since'])}: {why['detail']}")
+        click.echo(f"  trouble with the {part} since {_time(why['since'])}: {why['detail']}")
     if market["suspended_since"] is not None:
         click.echo(f"  suspended since {_time(market['suspended_since'])}: {market['suspended_because']}")
     for line in interval_lines(market["intervals"]):

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from market.accounts.metering import BOUNDARY_TOLERANCE_S
+from market.service.clock import utc
 from market.service.ports import OnChain
 from market.service.settings import MarketSettings
 from market.service.store import alarms, disputes, intervals, money, recovery
@@ -95,13 +96,13 @@ def _paid_until(
     if told is None:
         if by_count != by_time:
             raise RecoveringError(
-                f"their number says that the batches paid until {by_count}, the time of the last one that it"
-                f" was {by_time}: tell with --paid-until (the market's log has a line for each interval that"
-                " was settled)"
+                f"their number says that the batches paid until {utc(by_count)}, the time of the last one"
+                f" that it was {utc(by_time)}: tell with --paid-until (the market's log has a line for each"
+                " interval that was settled)"
             )
         return by_time
     if told % settings.seconds or not known_until <= told:
-        raise RecoveringError(f"{told} is no boundary of intervals from {known_until} on")
+        raise RecoveringError(f"{utc(told)} is no boundary of intervals from {utc(known_until)} on")
     return told
 
 
