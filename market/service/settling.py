@@ -173,8 +173,10 @@ class Settling:
         balances, brought = settler.balances(wallets), settler.credit_moved()
         for wallet in wallets:
             if (moved := balances[wallet] - brought.get(wallet, 0)) != settled[wallet]:
+                whose = ", ".join(a.account for a in accounts if a.address == wallet) or "nobody any more"
                 raise LedgerError(
-                    f"{wallet}: the chain moved {moved} µEUR of it by settlement, batches {settled[wallet]}"
+                    f"{wallet}, the wallet of {whose}: the chain moved {moved} µEUR by settlement, "
+                    f"batches {settled[wallet]} µEUR"
                 )
         for account in accounts:
             expected = account.ledger_neur // NEUR_PER_UEUR

@@ -53,8 +53,12 @@ def start_process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def run_process(*arguments: object) -> Outcome:
-    process = start_process(*arguments, env=dict(os.environ))
-    out, err = process.communicate(timeout=280)
+    with start_process(*arguments, env=dict(os.environ)) as process:
+        try:
+            out, err = process.communicate(timeout=280)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
     return Outcome(process.returncode, out, err)
 
 

@@ -295,10 +295,10 @@ async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(
 ) -> None:
     of = settings(INTERVALS).treasuries
     gift_ueur = {of["retailer"].address: 1, of["rounding"].address: -1}
-    with pytest.raises(LedgerError, match="retailer: the chain moved"):
+    with pytest.raises(LedgerError, match="the wallet of retailer: the chain moved"):
         await day(tmp_path, broker.port, gift_ueur=gift_ueur)
     assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
-    with pytest.raises(LedgerError, match="retailer: the chain moved"):
+    with pytest.raises(LedgerError, match="the wallet of retailer: the chain moved"):
         await day(tmp_path, broker.port)
 
 
