@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -63,11 +64,15 @@ class Interval(_Part):
 
 
 class Limits(_Part):
-    """Limits that override the net's own, where given."""
+    """Limits that override the net's own, where given, and the share by which all are narrowed.
+
+    Of a voltage band the security margin takes that share of its width, half at each end.
+    """
 
     v_min_pu: Annotated[FiniteFloat, Field(gt=0)] | None = None
     v_max_pu: Annotated[FiniteFloat, Field(gt=0)] | None = None
     max_loading_percent: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    security_margin_percent: Annotated[FiniteFloat, Field(ge=0, lt=100, exclude_if=operator.not_)] = 0.0
 
 
 class Firm(_Part):

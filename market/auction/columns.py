@@ -125,6 +125,7 @@ def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
         v_min_pu=book.limits.v_min_pu,
         v_max_pu=book.limits.v_max_pu,
         max_loading_percent=book.limits.max_loading_percent,
+        security_margin_percent=book.limits.security_margin_percent,
     )
     if (limits.v_min_pu >= limits.v_max_pu).any():
         given = book.limits.v_min_pu if book.limits.v_min_pu is not None else book.limits.v_max_pu

@@ -77,6 +77,7 @@ import_fees = 100000
 # v_min_pu = 0.95
 # v_max_pu = 1.05
 # max_loading_percent = 90.0
+# security_margin_percent = 2.0    # for what meters do beside their awards; of loadings and of voltage bands
 
 {parties}"""
 _TRIAL = {

@@ -113,7 +113,10 @@ def without_network(book: Book, feeder: Feeder) -> dict[str, Any]:
 def check(
     injections: Sequence[Firm], feeder: Feeder, limits: Limits, interval_s: int = INTERVAL_S
 ) -> dict[str, Any]:
-    """What the AC power flow says of given injections. Voltages pu, energy Wh of one interval."""
+    """What the AC power flow says of given injections. Voltages pu, energy Wh of one interval.
+
+    What was metered may use up the security margin, which is there for that.
+    """
     p_w, q_var = np.zeros(feeder.node_count), np.zeros(feeder.node_count)
     for firm in injections:
         node = feeder.node_of(firm.connection_point)
@@ -125,7 +128,8 @@ def check(
         point = flow.solve(p_w, q_var)
     except PowerFlowError as error:
         return {"reason": str(error)}
-    found = check_limits(point, network_limits(feeder, **limits.model_dump()))
+    whole = limits.model_dump(exclude={"security_margin_percent"})
+    found = check_limits(point, network_limits(feeder, **whole))
     slack_wh = round(point.slack_w * interval_s / 3600)
     return {
         "v_min_pu": round(found.v_min_pu, 6),

@@ -240,17 +240,19 @@ def _limited_voltages(
     buses_of: dict[int, list[int]] = {}
     for bus, node in node_of_bus.items():
         buses_of.setdefault(node, []).append(bus)
+    share = limits.security_margin_percent / 100
     for node, buses in buses_of.items():
         if node in slack:
             continue
-        low = max(float(own_low[bus]) for bus in buses)
-        high = min(float(own_high[bus]) for bus in buses)
+        low = max(float(own_low[bus]) for bus in buses) if limits.v_min_pu is None else limits.v_min_pu
+        high = min(float(own_high[bus]) for bus in buses) if limits.v_max_pu is None else limits.v_max_pu
+        inward = (high - low) * share / 2
         yield LimitedVoltage(
             bus=buses[0],
             node=node,
             v_pu=float(net.res_bus.vm_pu[buses[0]]),
-            v_min_pu=low if limits.v_min_pu is None else limits.v_min_pu,
-            v_max_pu=high if limits.v_max_pu is None else limits.v_max_pu,
+            v_min_pu=low + inward,
+            v_max_pu=high - inward,
         )
 
 
@@ -285,7 +287,7 @@ def _limited_currents(net: Any, limits: Limits) -> Iterable[LimitedCurrent]:
                 element=f"{table}:{index}",
                 side=side,
                 loading=float(flowing_ka[row] / rating_ka[row]),
-                limit=float(percent) / 100,
+                limit=float(percent) / 100 * (1 - limits.security_margin_percent / 100),
                 rating_va=float(np.sqrt(3) * base_kv[row] * rating_ka[row] * 1e6),
                 branch=int(row_of[branch]),
                 at_from_end=at_from_end,

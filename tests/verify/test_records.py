@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from grid.errors import InputError
 from market.auction.book import parse_book
 from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
@@ -26,6 +27,7 @@ from tests.verify.records import (
     feeder_of,
     record_from,
     report_of,
+    tied_book,
     varied_book,
 )
 
@@ -135,3 +137,19 @@ def test_the_verifier_needs_neither_a_solver_nor_the_clearing() -> None:
         "assert not {'highspy', 'pyomo', 'grid.powerflow'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_security_margin_narrows_what_the_book_and_the_net_allow() -> None:
+    """By a tenth of every rating and of the band's width; what has none says nothing of it."""
+    book, feeder = tied_book(1), feeder_of(RURAL3)
+    document = json.loads(book.model_dump_json())
+    assert "security_margin_percent" not in document["limits"]
+    document["limits"]["security_margin_percent"] = 10.0
+    narrower = parse_book(document, "book")
+    record = clear_book(narrower, feeder)
+    assert failed(report_of(record, narrower, RURAL3)) == {}
+    assert set(failed(report_of(record, book, RURAL3))) >= {"format: book hash", "format: limits hash"}
+    loading = clear_book(book, feeder).ac.loading_max_percent, record.ac.loading_max_percent
+    assert loading == pytest.approx((45.0, 40.5), abs=0.01)
+    with pytest.raises(InputError, match=r"limits\.security_margin_percent"):
+        parse_book({**document, "limits": {"security_margin_percent": 100.0}}, "book")
