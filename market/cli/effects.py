@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from market.drawing.units import eur
 from market.service.clock import utc
-from market.service.store import disputes, membership, terms
+from market.service.store import disputes, membership, recovery, terms
 
 _LINES_MAX = 8
 
@@ -31,6 +31,10 @@ def effects(connection: Connection) -> frozenset[Effect]:
     for one in disputes.everything(connection):
         state = one.decision or f"open, {eur(one.held_neur, 4)} held back"
         found.add(Effect(one.interval_start, f"dispute {one.id} of {one.meter}: {state}"))
+    for taken in recovery.everything(connection):
+        batches = f"batches {taken.first_sequence} to {taken.last_sequence} taken in from the chain"
+        until = f"what was until {utc(taken.paid_until)} is paid, and known in sum only"
+        found.add(Effect(taken.known_until, f"{batches}: {until}"))
     return frozenset(found)
 
 

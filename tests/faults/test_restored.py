@@ -13,6 +13,7 @@ import pytest
 
 from grid.errors import ChainError
 from market.cli.backup import copied
+from market.cli.effects import effects
 from market.messages.models import ReceiptKind
 from market.service.networks import Networks
 from market.service.ports import Settler
@@ -118,6 +119,8 @@ async def test_a_market_restored_from_before_its_newest_batches_takes_them_in(
             assert "no boundary" in await answer_to(market, paid_until=START + 1)
             paid_until = START + 8 * SECONDS
             assert await answer_to(market, paid_until=paid_until) == ""
+            with Store(market.database, {}) as store, store.reading() as connection:
+                assert any("taken in from the chain" in effect.words for effect in effects(connection))
             for number in range(8):
                 await market.until_state(number, "FINAL")
             await market.whole(13)

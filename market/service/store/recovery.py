@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from market.accounts.ledger import MARKET_ACCOUNTS, NEUR_PER_UEUR, ROUNDING, Kind, Posting, household
 from market.messages.signing import feeder_hash
@@ -39,6 +40,11 @@ def enter(
     tx.exec_driver_sql(
         "INSERT INTO reading_gap (meter) SELECT meter FROM meter WHERE true ON CONFLICT DO NOTHING"
     )
+
+
+def everything(connection: Connection) -> Sequence[Row[Any]]:
+    """What was taken in so far: ``first_sequence``, ``last_sequence``, ``known_until`` and ``paid_until``."""
+    return connection.execute(select(schema.recovery).order_by(schema.recovery.c.at)).all()
 
 
 def closed_before(connection: Connection) -> int:
