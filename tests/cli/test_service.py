@@ -46,6 +46,7 @@ def kill_broker_of(service: Service) -> None:
 
 
 def status(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
     assert peergrid(["status", str(config), "--json"]) == 0
     (market,) = json.loads(capsys.readouterr().out)["markets"]
     return dict(market)

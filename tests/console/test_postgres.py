@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from market.cli.main import run
 from market.console.events import POLL_S
 from market.console.frames import MarketFrames
+from market.service.settings import Member
 from market.service.store import Store, schema
 from market.service.store.database import looking_engine, open_engine
 from market.service.store.readonly import StoredMarket
@@ -85,8 +86,18 @@ def troubled(database: Path) -> None:
                 "reason": "x",
             },
         )
-        member = f'{{"connection_point": "load:1", "owner": "0x1", "fuse_w": {2**40}}}'
-        tx.execute(insert(schema.member_change), {"first_start": start, "meter": meters[0], "member": member})
+        member = Member(
+            meter=meters[0],
+            owner="0x" + "1" * 40,
+            connection_point="load:1",
+            bus=1,
+            fuse_w=10_000_000,
+            deposit_ueur=0,
+        )
+        tx.execute(
+            insert(schema.member_change),
+            {"first_start": start, "meter": member.meter, "member": member.model_dump_json()},
+        )
         tx.execute(
             insert(schema.health),
             {"part": "market", "ok": 1, "since": 1, "seen_at": int(time.time()), "at": start, "detail": ""},

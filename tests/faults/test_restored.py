@@ -26,7 +26,7 @@ from meters.broker import Broker
 from tests.faults.live_stand import Stand, live_settings, stand
 from tests.faults.promise import promise
 from tests.service.process import query
-from tests.service.scene import FEEDER, MEMBERS, SECONDS, START, living_meters, own_chain, physics
+from tests.service.scene import FEEDER, MEMBERS, SECONDS, START, Meters, living_meters, own_chain, physics
 
 pytestmark = [pytest.mark.needs("mosquitto"), pytest.mark.timeout(240)]
 OF = live_settings()
@@ -69,6 +69,11 @@ def behind(cut: list[bool]) -> Callable[[Path, Store, MarketSettings], AbstractC
     return settler
 
 
+def unread(meters: Meters) -> bool:
+    """Whether a reading has no receipt yet: it will be sent again."""
+    return any(kind == ReceiptKind.READING for _, _, kind in meters._unconfirmed)
+
+
 def restore(copy: Path, database: Path) -> None:
     for suffix in ("-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
@@ -96,6 +101,7 @@ async def test_a_market_restored_from_before_its_newest_batches_takes_them_in(
             await market.whole(3)
             await market.whole(9)
             await market.until_state(7, "FINAL")
+            await market.until(lambda: not unread(meters))
             left_at = market.machine_s
         copied(database, lost)
         restore(copy, database)
@@ -133,7 +139,7 @@ async def test_a_market_restored_from_before_its_newest_batches_takes_them_in(
             flags = "SELECT DISTINCT flag FROM metered WHERE interval_start = {} ORDER BY revision DESC"
             read = [market.query(flags.format(START + number * SECONDS))[0] for number in (8, 9)]
             assert read == [("interpolated",), ("measured",)]
-            await market.until(lambda: not any(key[2] == ReceiptKind.READING for key in meters._unconfirmed))
+            await market.until(lambda: not unread(meters))
             assert market.failures == []
             assert market.follows_from_its_journal()
     sums = "SELECT account, SUM(amount_neur) FROM posting WHERE {} GROUP BY account"
