@@ -113,8 +113,8 @@ class ReadingDesk:
         return expected - self._read_at[boundary]
 
     def take_late(self) -> int | None:
-        """Since last asked, the earliest time of a reading that came after a later boundary was watched;
-        None where none did.
+        """Since last asked, the earliest time of a reading that came after a later boundary was watched, or
+        before any was, as after a restart between two gates; None where none did.
         """
         late_from, self._late_from = self._late_from, None
         return late_from
@@ -207,11 +207,14 @@ class ReadingDesk:
         return None
 
     def _note_time(self, meter: str, taken_at: int) -> None:
+        is_late = not self._read_at
         for boundary, meters in self._read_at.items():
             if abs(taken_at - boundary) <= BOUNDARY_TOLERANCE_S:
                 meters.add(meter)
             elif taken_at < boundary:
-                self._late_from = min(taken_at, taken_at if self._late_from is None else self._late_from)
+                is_late = True
+        if is_late:
+            self._late_from = min(taken_at, taken_at if self._late_from is None else self._late_from)
 
     def _progress_of(self, connection: Connection, meter: str, epoch: int) -> _Progress:
         epochs = self._progress.setdefault(meter, {})

@@ -330,3 +330,19 @@ def test_what_is_no_topic_of_this_market_is_passed_over() -> None:
         f"peergrid/v1/{FEEDER_ID}/gate",
     ):
         assert hear(topic, b"", feeder=FEEDER_ID, members=BY_METER, domain=DOMAIN) is None
+
+
+def test_a_reading_that_comes_after_its_time_is_told_of_once(desk: Desk) -> None:
+    desk.say(reading_of(0, START - SECONDS))
+    assert desk.intake.readings.take_late() is None
+    desk.intake.readings.watch_boundary(START + SECONDS)
+    desk.say(reading_of(0, START))
+    assert desk.intake.readings.take_late() == START
+    assert desk.intake.readings.take_late() is None
+
+
+def test_between_a_restart_and_the_next_gate_every_reading_may_be_late(desk: Desk) -> None:
+    """Nobody is watched yet: without this, what a long silent meter says then would change nothing."""
+    desk.intake = Intake(desk.of, BY_METER, desk.store, desk.clock, desk.cover)
+    desk.say(reading_of(0, START - SECONDS))
+    assert desk.intake.readings.take_late() == START - SECONDS
