@@ -249,6 +249,6 @@ async def test_deposits_count_no_longer_than_they_can_be_debited(
             )[0]
             assert "deposits may be gone" in reason
             network.open_for_all()
-            await asyncio.sleep(0.5)
+            await market.until(lambda: market.market is not None and not market.market._chain_trouble)
             await market.whole(later + 2)
     assert market.clearings()[-1] == "CLEARED"

@@ -44,6 +44,10 @@ def answers(meters: Meters, version: int) -> list[ReceiptResult]:
     return [r.result for r in meters.receipts if (r.kind, r.up_to) == (ReceiptKind.ORDER, version)]
 
 
+def gates_heard(meters: Meters) -> int:
+    return sum(topic.endswith("/gate") for topic in meters.topics)
+
+
 def other_body(order: Order) -> Order:
     changed = order.model_copy(update={"firm_import_wh": order.firm_import_wh + 1, "sig": UNSIGNED})
     return METERS[0].sign(DOMAIN, changed)
@@ -71,7 +75,10 @@ async def test_broker_messages_and_clock(tmp_path: Path, solver: SolverProcess) 
         os.kill(first.pid, signal.SIGKILL)
         await first.ended()
         await first.__aexit__(None, None, None)
+        heard = gates_heard(meters)
         async with Broker("mosquitto", port=port), Session("127.0.0.1", port, "rude", Inbox()) as rude:
+            # The market tells the new broker of its gate, the households hear it there: both are back.
+            await market.until(lambda: gates_heard(meters) > heard)
             await market.until_ordered(1, 4)
             start = START + SECONDS
             closes_at = start - CLOSURE_S
