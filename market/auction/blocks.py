@@ -22,7 +22,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from grid.feeder import Floats, Ints
-from market.auction.book import Book
+from market.auction.book import UEUR_PER_EUR, Book
 from market.auction.choice import SHORT_KW, Choice, Choices, without
 from market.auction.columns import Columns
 from market.auction.dispatch import Dispatch, dispatch
@@ -30,8 +30,6 @@ from market.auction.lp import LpSolution
 from market.auction.record import MinimumFills
 from market.auction.reference import ReferenceProgram, optimise
 from market.auction.whole import WholeAwards, whole_awards
-
-UEUR_PER_EUR = 10**6
 
 
 def apart(book: Book, columns: Columns) -> tuple[Columns, Ints]:

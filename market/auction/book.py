@@ -22,6 +22,7 @@ from grid.feeder import Feeder, Ints, Objects
 from market.messages.models import Price, Tariff
 from market.messages.signing import canonical_json
 
+UEUR_PER_EUR = 10**6
 ENERGY_WH_MAX = 2**40
 RESERVED_IDS = ("retailer", "network")
 

@@ -120,13 +120,7 @@ def columns_of(book: Book, flow: PowerFlow, source: str = "book") -> Columns:
     """
     feeder = flow.feeder
     firm_p_w, firm_q_var, problems = _firm(book, feeder, source)
-    limits = network_limits(
-        feeder,
-        v_min_pu=book.limits.v_min_pu,
-        v_max_pu=book.limits.v_max_pu,
-        max_loading_percent=book.limits.max_loading_percent,
-        security_margin_percent=book.limits.security_margin_percent,
-    )
+    limits = network_limits(feeder, **book.limits.model_dump())
     if (limits.v_min_pu >= limits.v_max_pu).any():
         given = book.limits.v_min_pu if book.limits.v_min_pu is not None else book.limits.v_max_pu
         problems.append(Problem(source, "limits", given, "leaves no voltage band at some bus"))

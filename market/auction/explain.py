@@ -13,12 +13,11 @@ import numpy as np
 
 from grid.errors import InputError
 from grid.feeder import Feeder
-from market.auction.book import Book, BookOrder
+from market.auction.book import UEUR_PER_EUR, Book, BookOrder
 from market.auction.record import BindingLimit, ClearingRecord, MinimumFills, NodePrice
 from market.auction.rows import LimitKey, tangents
 from market.auction.schedule import Schedule, schedule_of
 
-UEUR_PER_EUR = 10**6
 SMALL_UEUR = 1
 """Parts of a price up to this are rounding."""
 FIRM = "firm:"

@@ -18,10 +18,10 @@ from grid.errors import InputError, PowerFlowError, SolverError
 from market.messages.models import Gate, GateState
 from market.messages.signing import Domain, Signer
 from market.service.clock import Clock
+from market.service.collateral import Collateral, Room
 from market.service.gateway import Gateway
 from market.service.ports import BehindError, ChainBooks, Physics, Progress, Settler, Stage, Standing
 from market.service.settings import MarketSettings, Member
-from market.service.settling import Room, hold_awards
 from market.service.steps import Draft, RoundsCounted, Solved, Steps
 from market.service.store import Store, chain_books, intervals, money, outbox
 from market.service.store.money import StoredBatch
@@ -63,6 +63,7 @@ class Engine:
             leaf_secret=leaf_secret(signer),
         )
         self._settling = self._steps.settling
+        self._collateral = Collateral(settings, gateway.members, store, gateway.cover)
         self._progress = progress
         self._standing = self._first_standing()
         self._books: ChainBooks | None = None
@@ -90,7 +91,7 @@ class Engine:
     def _open(self, start: int) -> None:
         """Opens a gate with the collateral that stands now."""
         opens_at, closes_at = self._gate_times(start)
-        self._settling.renew(self._gateway.cover, opens_at, self._standing)
+        self._collateral.renew(opens_at, self._standing)
         tariff = self._steps.tariff(start)
         self._steps.open(start, opens_at, closes_at, tariff)
         self._gateway.intake.open_gate(start, closes_at, tariff)
@@ -132,7 +133,7 @@ class Engine:
                 )
         with self._stage("store", start):
             awards = self._steps.publish(draft, solved, comparison, self._clock.now())
-        hold_awards(self._gateway.cover, self._members, start, solved.record, draft.orders, draft.book.tariff)
+        self._collateral.hold_awards(start, solved.record, draft.orders, draft.book.tariff)
         self._gateway.tally.clearings += 1
         self._gateway.tally.awards += awards
 
@@ -168,12 +169,12 @@ class Engine:
 
     def _room(self) -> Room:
         """What accounts cover beside their orders."""
-        return self._settling.room(self._gateway.cover, self._clock.now(), self._standing)
+        return self._collateral.room(self._clock.now(), self._standing)
 
     async def _send_batches(self, start: int) -> None:
         """Puts batches on the chain that are not final, or not any more, in order."""
         began = time.monotonic()
-        await asyncio.to_thread(self._settling.reopen_lost, self._settler, self._clock.now())
+        await asyncio.to_thread(self._steps.batches.reopen_lost, self._settler, self._clock.now())
         await self._compare()
         with self._store.reading() as connection:
             batches = money.pending_batches(connection)

@@ -78,7 +78,7 @@ class Joining:
             raise JoiningError(f"{meter} is {owner}'s already")
         for other in self._roster.later(first_start):
             if other.owner == former:
-                raise JoiningError(f"{other.meter} has a change later than {first_start} already")
+                raise JoiningError(f"{other.meter} has a change later than {utc(first_start)} already")
         for member in list(self._roster.at(first_start).values()):
             if member.owner == former:
                 document = self._leaving(member.meter, first_start).model_dump()

@@ -101,7 +101,7 @@ class LiveMarket(Engine):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Raises what it cannot go on after: start it again on the same database."""
-        self._settling.restore(self._gateway.cover)
+        self._collateral.restore()
         reopened = self._reopen()
         self._gateway.listen()
         if reopened is not None:
@@ -129,7 +129,7 @@ class LiveMarket(Engine):
             stored = intervals.intervals_in(connection, "OPEN")
         for start, interval in stored.items():
             if self._clock.now() <= interval.closes_at:
-                self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
+                self._collateral.renew(interval.opens_at, self._standing)
                 self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
                 self._watch(interval.opens_at)
                 self._tell("gate reopened", start)

@@ -70,7 +70,7 @@ def recover(tx: Connection, settings: MarketSettings, body: Mapping[str, Any], r
         "chain",
         "database",
         f"batches {batches[0].sequence} to {batches[-1].sequence} were taken in from the chain: what was"
-        f" between {known_until} and {paid_until} is known in sum only ({reason})"
+        f" between {utc(known_until)} and {utc(paid_until)} is known in sum only ({reason})"
         + "".join(f"; all that wallet {address} got is booked to {known[address]}" for address in shared),
     )
 
@@ -110,11 +110,11 @@ def _check_stopped(tx: Connection, settings: MarketSettings, paid_until: int) ->
     """Every interval that was paid is here, and over."""
     newest, uncleared = intervals.newest_start(tx), intervals.first_uncleared(tx)
     if newest is None or newest + settings.seconds < paid_until:
-        raise RecoveringError(f"the market's intervals do not reach {paid_until} yet")
+        raise RecoveringError(f"the market's intervals do not reach {utc(paid_until)} yet")
     if intervals.state_of(tx, paid_until - settings.seconds) is None:
-        raise RecoveringError(f"the market had not begun before {paid_until}")
+        raise RecoveringError(f"the market had not begun before {utc(paid_until)}")
     if uncleared is not None and uncleared < paid_until:
-        raise RecoveringError(f"interval {uncleared} is not over yet: try again")
+        raise RecoveringError(f"interval {utc(uncleared)} is not over yet: try again")
 
 
 def _close_disputes(tx: Connection, paid_until: int, at: int) -> None:

@@ -153,11 +153,11 @@ class Replay:
             case "adjust":
                 steps.settling.adjust(start, at, dict.fromkeys(content["carried"]))
             case "batch":
-                steps.settling.make_batch(at)
+                steps.batches.make(at)
             case "final":
                 steps.finish(content["sequence"], Sent(content["tx_hash"], content["gas"]), at)
             case "lost":
-                steps.settling.reopen(content["sequence"], at)
+                steps.batches.reopen(content["sequence"], at)
             case "standing" | "waiting":
                 pass  # decides what is accepted, or when what is done, and that is in the journal itself
             case "instruction":
@@ -184,8 +184,7 @@ class Replay:
     def _clear(self, steps: Steps, start: int, content: Mapping[str, Any], at: int) -> None:
         outsiders = [Firm.model_validate(firm) for firm in content["outsiders"]]
         with self._scratch.reading() as connection:
-            live = inputs.live_orders(connection, start)
-        orders = {meter: stored.order for meter, stored in live.items()}
+            orders = inputs.orders_of(connection, start)
         network = steps.networks.configured
         if changed := content.get("network"):
             network = Network(changed["feeder"], Limits.model_validate(changed["limits"]))

@@ -40,9 +40,7 @@ class ContractSettler:
         receipts = self._contracts.settle(self._sender, self._market, sequence, root, positions)
         # What was made for a wallet before another one took its place goes where all else went. That is asked
         # when the batch is there: nobody may have asked since the start, or since a wallet was handed over.
-        self._count()
-        newest = self._contracts.movements(self._next_block, self._contracts.block_number())
-        for address in sorted(positions.keys() & (self._counted.successors | newest.successors).keys()):
+        for address in sorted(positions.keys() & self._successors(self._newest()).keys()):
             batch_id = f"{settlement_id(self._market, sequence, 0)}/follow/{address}"
             receipts.append(self._contracts.owners.follow(self._sender, batch_id, address))
         return Sent(receipts[-1].hash, sum(receipt.gas_used for receipt in receipts))
@@ -70,29 +68,33 @@ class ContractSettler:
             block = batch.block
 
     def standing(self) -> Standing:
-        self._count()
+        newest = self._newest()
         equity = Counter(self._counted.equity_ueur)
         # What is not final yet counts where it is to an account's disadvantage.
-        newest = self._contracts.movements(self._next_block, self._contracts.block_number())
         equity.update(newest.lost_ueur)
         if self._liable_s is None:
             self._liable_s = self._contracts.withdrawal_delay_s()
         debts = self._contracts.debts(sorted(self._counted.short | newest.short))
-        successors = self._counted.successors | newest.successors
-        return Standing(equity, debts, self._liable_s, successors)
+        return Standing(equity, debts, self._liable_s, self._successors(newest))
 
     def credit_moved(self) -> Mapping[str, int]:
-        self._count()
+        newest = self._newest()
         found = Counter(self._counted.credit_ueur)
-        found.update(self._contracts.movements(self._next_block, self._contracts.block_number()).credit_ueur)
+        found.update(newest.credit_ueur)
         return found
 
-    def _count(self) -> None:
-        """Counts the blocks that have become final."""
+    def _newest(self, until: int | None = None) -> Movements:
+        """What moved in blocks that are not final, up to ``until``; those that are have been counted then."""
         final = self._sender.final_block()
         if final >= self._next_block:
             self._counted.add(self._contracts.movements(self._next_block, final))
             self._next_block = final + 1
+        return self._contracts.movements(
+            self._next_block, self._contracts.block_number() if until is None else until
+        )
+
+    def _successors(self, newest: Movements) -> dict[str, str]:
+        return {**self._counted.successors, **newest.successors}
 
     def balances(self, addresses: Sequence[str]) -> Mapping[str, int]:
         return self._contracts.balances(addresses)
@@ -109,8 +111,7 @@ class ContractSettler:
         return books
 
     def _books(self, block: int) -> ChainBooks:
-        self._count()
-        newest = self._contracts.movements(self._next_block, block)
+        newest = self._newest(block)
         announced = self._counted.lost_ueur.keys() | newest.lost_ueur.keys()
         pending = {address: self._contracts.pending_withdrawal(address) for address in sorted(announced)}
         return ChainBooks(

@@ -1,4 +1,4 @@
-"""Settling intervals from what the store has, batch by batch, and the proof at the end that it all agrees.
+"""Settling intervals on what the store has of their meters.
 
 Everything here works inside the market's database and can be done again after a crash.
 """
@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from grid.errors import InputError, LedgerError
+from grid.errors import InputError
 from market.accounts.ledger import (
     IMBALANCE,
-    NEUR_PER_UEUR,
-    ROUNDING,
     Kind,
     Posting,
     adjustment,
@@ -26,11 +24,12 @@ from market.accounts.settlement import Settlement, settle_cleared, settle_suspen
 from market.accounts.tariff import retail_neur
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
-from market.messages.models import Order, Tariff
+from market.messages.models import Order
 from market.service import orderbook
-from market.service.cover import Cover
+from market.service.batching import Batches
+from market.service.clock import utc
+from market.service.collateral import Room
 from market.service.networks import Networks
-from market.service.ports import Settler, Standing
 from market.service.roster import members_at
 from market.service.settings import MarketSettings, Member
 from market.service.store import (
@@ -48,15 +47,10 @@ from market.service.store.input_journal import decision
 # How far a reading may be from an interval to tell, by interpolation, what its meter saw in it.
 _INTERPOLATION_INTERVALS = 4
 
-_LOOKED_BACK_AT_ONCE = 100
-"""Batches, where a reorganisation took the newest."""
 _ENOUGH_NEUR = 2**62
-_NEVER_MADE = 2**62
-"""No batch has so high a sequence."""
 _CLEARINGS_KEPT = 8
 
 Energies = dict[str, Metered | None]
-Room = dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,13 @@ class Settling:
         members: Mapping[str, Member],
         store: Store,
         networks: Networks,
-        leaf_secret: bytes,
+        batches: Batches,
     ) -> None:
         self._settings = settings
         self._members = members
         self._store = store
         self._networks = networks
-        self._leaf_secret = leaf_secret
+        self._batches = batches
         self._known: dict[int, _Cleared] = {}
         self._waited: set[int] = set()
         """Intervals that could not be settled: a batch that was due with one of them went without it."""
@@ -94,28 +88,15 @@ class Settling:
     def settle(self, start: int, now: int, room: Room, *, late_from: int | None) -> Mapping[int, InputError]:
         """Settles an interval on what the meters say by now, and earlier ones that they say more of.
 
-        ``room`` is what accounts cover, see :meth:`room`; what is billed here is taken off. ``late_from`` is
-        the earliest time of a reading that came late: then all intervals from then on are looked at, else
+        ``room`` is what accounts cover beside their orders; what is billed here is taken off. ``late_from``
+        is the earliest time of a reading that came late: then all intervals from then on are looked at, else
         only those that had to do without and that a new reading lets interpolate. Does nothing where that is
         done, or was paid by batches whose records are lost. Returns the intervals that have to wait, because
         their network is not to be had: nothing else waits for those.
         """
-        seconds = self._settings.seconds
-        since = start - _INTERPOLATION_INTERVALS * seconds
-        if late_from is not None:
-            told_of = late_from - (_INTERPOLATION_INTERVALS + 1) * seconds - BOUNDARY_TOLERANCE_S
-            since = min(since, told_of)
         with self._store.reading() as connection:
             state = intervals.state_of(connection, start)
-            closed_before = recovery.closed_before(connection)
-            earlier = {*intervals.incomplete_intervals(connection, since), *self._to_adjust}
-            if late_from is not None:
-                earlier.update(intervals.settled_between(connection, late_from - seconds, start))
-            for first, last in recovery.unpaid(connection):
-                # What is read after a gap lets all of it be interpolated.
-                if (start if late_from is None else late_from) <= last + _INTERPOLATION_INTERVALS * seconds:
-                    in_gap = intervals.incomplete_intervals(connection, first)
-                    earlier.update(one for one in in_gap if one < last)
+            earlier = self._earlier(connection, start, late_from)
         waiting: dict[int, InputError] = {}
         try:
             if state in ("CLEARED", "SUSPENDED"):
@@ -125,13 +106,12 @@ class Settling:
         except InputError as error:
             waiting[start] = error
             if start not in self._waited and self._is_due(start):
-                self.make_batch(now)
+                self._batches.make(now)
             self._waited.add(start)
-        earlier.discard(start)
         if state == "METERED" and start not in waiting:
             earlier.add(start)  # its meters may have said more since it was metered
         to_adjust = set()
-        for one in sorted(one for one in earlier if one >= closed_before):
+        for one in sorted(earlier):
             try:
                 self.adjust(one, now, room)
             except InputError as error:
@@ -139,6 +119,23 @@ class Settling:
                 to_adjust.add(one)
         self._note_waiting(to_adjust, now)
         return waiting
+
+    def _earlier(self, connection: Connection, start: int, late_from: int | None) -> set[int]:
+        """The settled intervals before ``start`` of which more may be known by now."""
+        seconds = self._settings.seconds
+        reach_s = _INTERPOLATION_INTERVALS * seconds
+        since = start - reach_s
+        if late_from is not None:
+            since = min(since, late_from - seconds - reach_s - BOUNDARY_TOLERANCE_S)
+        found = {*intervals.incomplete_intervals(connection, since), *self._to_adjust}
+        if late_from is not None:
+            found.update(intervals.settled_between(connection, late_from - seconds, start))
+        for first, last in recovery.unpaid(connection):
+            # What is read after a gap lets all of it be interpolated.
+            if (start if late_from is None else late_from) <= last + reach_s:
+                found.update(one for one in intervals.incomplete_intervals(connection, first) if one < last)
+        closed_before = recovery.closed_before(connection)
+        return {one for one in found if closed_before <= one != start}
 
     def _note_waiting(self, to_adjust: Set[int], now: int) -> None:
         """What cannot be adjusted yet is known again after a crash."""
@@ -154,107 +151,7 @@ class Settling:
             incomplete = intervals.incomplete_intervals(connection, recovery.closed_before(connection))
         for start in incomplete:
             self.adjust(start, now, room)
-        self.make_batch(now)
-
-    def make_batch(self, now: int) -> None:
-        """A batch of all postings that are in none."""
-        with self._store.transaction() as tx:
-            if money.make_batch(tx, now, self._leaf_secret):
-                input_journal.add(tx, decision(now, "batch"))
-
-    def reconcile(self, settler: Settler) -> None:
-        """Proves that chain and ledger agree to the unit. Raises :class:`LedgerError` where they do not."""
-        with self._store.reading() as connection:
-            accounts = money.account_states(connection)
-            settled = money.settled_by_wallet(connection)
-        if total := sum(account.ledger_neur for account in accounts):
-            raise LedgerError(f"the ledger sums to {total} nEUR instead of zero")
-        wallets = sorted({*settled, *(account.address for account in accounts)})
-        balances, brought = settler.balances(wallets), settler.credit_moved()
-        for wallet in wallets:
-            if (moved := balances[wallet] - brought.get(wallet, 0)) != settled[wallet]:
-                whose = ", ".join(a.account for a in accounts if a.address == wallet) or "nobody any more"
-                raise LedgerError(
-                    f"{wallet}, the wallet of {whose}: the chain moved {moved} µEUR by settlement, "
-                    f"batches {settled[wallet]} µEUR"
-                )
-        for account in accounts:
-            expected = account.ledger_neur // NEUR_PER_UEUR
-            if account.account != ROUNDING and account.settled_ueur != expected:
-                raise LedgerError(
-                    f"{account.account}: batches came to {account.settled_ueur} µEUR, and the ledger stands"
-                    f" at {account.ledger_neur} nEUR"
-                )
-        supply, deposits = settler.total_supply(), sum(brought.values())
-        if supply != deposits:
-            raise LedgerError(f"there are {supply} µEUR of tokens for deposits of {deposits}")
-
-    def reopen_lost(self, settler: Settler, now: int) -> None:
-        """Batches that are final here and not on the chain any more are pending again, and raise an alarm.
-
-        A reorganisation takes the newest ones: while that is there, so are all before it.
-        """
-        before, count = _NEVER_MADE, 1
-        while True:
-            with self._store.reading() as connection:
-                final = money.final_batches(connection, before, count)
-            lost = settler.lost({batch.sequence: batch.positions for batch in final})
-            for sequence in reversed(lost):
-                self.reopen(sequence, now)
-            if len(lost) < max(1, len(final)):
-                return
-            before, count = final[0].sequence, _LOOKED_BACK_AT_ONCE
-
-    def reopen(self, sequence: int, now: int) -> None:
-        """A reorganisation took a final batch off the chain."""
-        with self._store.transaction() as tx:
-            input_journal.add(tx, decision(now, "lost", content={"sequence": sequence}))
-            money.reopen_batch(tx, sequence, now)
-
-    # Collateral
-
-    def renew(self, cover: Cover, opens_at: int, standing: Standing) -> None:
-        """What accounts cover when a gate opens; ``standing`` is as the settler tells it."""
-        cover.renew(standing, *self._settled(opens_at))
-        for owner, left_neur in cover.newly_low().items():
-            words = (
-                f"{max(0, left_neur) // NEUR_PER_UEUR} µEUR are left beside orders: they will soon be refused"
-            )
-            with self._store.transaction() as tx:
-                alarms.raise_alarm(tx, opens_at, "balance", owner, words)
-        with self._store.reading() as connection:
-            told = alarms.standing(connection, "balance")
-        for owner in sorted(told.keys() - cover.low):
-            with self._store.transaction() as tx:
-                alarms.clear(tx, "balance", owner)
-
-    def room(self, cover: Cover, now: int, standing: Standing) -> Room:
-        """What accounts cover beside their orders, nEUR by meter; None where they are barred."""
-        return cover.room_neur(standing, *self._settled(now))
-
-    def _settled(self, now: int) -> tuple[dict[str, int], dict[str, int]]:
-        """By account, what is final (µEUR) and what is owed before it is (nEUR).
-
-        A batch counts from the gate after next on, however fast it was final: what is accepted does not
-        depend on the speed of a machine.
-        """
-        made_before = now - self._settings.seconds
-        with self._store.reading() as connection:
-            return money.settled_ueur(connection, made_before), money.pending_neur(connection, made_before)
-
-    def restore(self, cover: Cover) -> None:
-        """The worst cases of intervals that a former process left unsettled."""
-        with self._store.reading() as connection:
-            unsettled = intervals.intervals_in(connection, "CLOSED", "CLEARED", "SUSPENDED", "METERED")
-            for start, interval in unsettled.items():
-                orders = _orders(connection, start)
-                cover.price(start, interval.tariff)
-                if interval.state == "CLOSED":
-                    for order in orders.values():
-                        cover.hold(order)
-                else:
-                    record = intervals.clearing(connection, start).record
-                    hold_awards(cover, self._members, start, record, orders, interval.tariff)
+        self._batches.make(now)
 
     # One interval
 
@@ -285,7 +182,7 @@ class Settling:
             input_journal.add(tx, decision(now, "post", cleared.start, {"carried": sorted(carried)}))
             intervals.advance(tx, cleared.start, "SETTLED", now)
             if self._is_due(cleared.start):
-                money.make_batch(tx, now, self._leaf_secret)
+                self._batches.make_in(tx, now)
 
     def adjust(self, start: int, now: int, room: Room) -> None:
         """Posts the difference that readings make which came after the settlement; mostly there is none."""
@@ -395,28 +292,9 @@ class Settling:
         return settle_cleared(cleared.record, parts.participants, parts.outsiders, parts.customers, tariff)
 
 
-def hold_awards(
-    cover: Cover,
-    members: Mapping[str, Member],
-    start: int,
-    record: ClearingRecord,
-    orders: Mapping[str, Order],
-    tariff: Tariff,
-) -> None:
-    """After the clearing, orders count with what they got."""
-    taken = orderbook.taken_steps(record, orders)
-    for meter, order in orders.items():
-        steps = [step for _, step in taken.get(meter, [])]
-        cover.set(meter, start, orderbook.award_worst_neur(order, steps, members[meter], tariff))
-
-
 def _cleared(connection: Connection, start: int) -> _Cleared:
     clearing = intervals.clearing(connection, start)
-    return _Cleared(start, clearing.book, clearing.record, _orders(connection, start))
-
-
-def _orders(connection: Connection, start: int) -> dict[str, Order]:
-    return {meter: stored.order for meter, stored in inputs.live_orders(connection, start).items()}
+    return _Cleared(start, clearing.book, clearing.record, inputs.orders_of(connection, start))
 
 
 def held(meter: str, amount_neur: int) -> list[Posting]:
@@ -430,7 +308,9 @@ def held(meter: str, amount_neur: int) -> list[Posting]:
 
 
 def _raise_impossible(tx: Connection, now: int, start: int, meter: str, energy: Metered) -> None:
-    words = f"in interval {start} {energy.import_wh} Wh in and {energy.export_wh} Wh out: more than its fuse"
+    words = (
+        f"in interval {utc(start)} {energy.import_wh} Wh in and {energy.export_wh} Wh out: more than its fuse"
+    )
     alarms.raise_alarm(tx, now, "reading", meter, f"{words} carries")
 
 

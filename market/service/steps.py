@@ -20,6 +20,7 @@ from market.auction.record import ClearingRecord, suspended_record
 from market.messages.models import Order, Tariff
 from market.messages.signing import Domain
 from market.service import orderbook
+from market.service.batching import Batches
 from market.service.clock import utc
 from market.service.instructing import Instructing
 from market.service.networks import Networks
@@ -75,7 +76,8 @@ class Steps:
         self._domain = domain
         self._store = store
         self.networks = Networks(settings, members, physics)
-        self.settling = Settling(settings, members, store, self.networks, leaf_secret)
+        self.batches = Batches(store, leaf_secret)
+        self.settling = Settling(settings, members, store, self.networks, self.batches)
         self.instructing = Instructing(settings, members, store, self.settling, self.networks)
 
     def begin(self, at: int) -> None:
@@ -126,7 +128,7 @@ class Steps:
     def draft(self, start: int) -> Draft:
         """The book of a closed gate. A forecast that is none leaves only what the orders say."""
         with self._store.reading() as connection:
-            orders = {meter: s.order for meter, s in inputs.live_orders(connection, start).items()}
+            orders = inputs.orders_of(connection, start)
             suspension = terms.suspension_of(connection, start)
             network, missing = self._network(connection, start)
         members = members_at(self._members, start)

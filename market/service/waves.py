@@ -52,13 +52,13 @@ class SimulatedMarket(Engine):
 
     def _restore(self) -> None:
         """The gate that a former process left open, and the collateral that it held."""
-        self._settling.restore(self._gateway.cover)
+        self._collateral.restore()
         with self._store.reading() as connection:
             stored = intervals.intervals_in(connection, "OPEN")
             self._clock.advance_to(input_journal.last_at(connection) or 0)
         for start, interval in stored.items():
             self._clock.advance_to(interval.opens_at)
-            self._settling.renew(self._gateway.cover, interval.opens_at, self._standing)
+            self._collateral.renew(interval.opens_at, self._standing)
             self._gateway.intake.open_gate(start, interval.closes_at, interval.tariff)
 
     async def _wave(self, index: int) -> None:
@@ -117,7 +117,7 @@ class SimulatedMarket(Engine):
         end = self._settings.start_of(self._settings.intervals or 0)
         await self._send_batches(end)
         with self._stage("chain", end):
-            await asyncio.to_thread(self._settling.reconcile, self._settler)
+            await asyncio.to_thread(self._steps.batches.reconcile, self._settler)
 
     async def _hear_all(self, start: int, boundary: int) -> None:
         """Waits for every meter's order and reading."""

@@ -15,18 +15,17 @@ from grid.errors import ChainError
 from market.cli.backup import copied
 from market.cli.effects import effects
 from market.messages.models import ReceiptKind
-from market.service.networks import Networks
+from market.service.batching import Batches
 from market.service.ports import Settler
 from market.service.settings import MarketSettings
 from market.service.settler import LateSettler
-from market.service.settling import Settling
 from market.service.solver import SolverProcess
 from market.service.store import Store, instructions
 from meters.broker import Broker
 from tests.faults.live_stand import Stand, live_settings, stand
 from tests.faults.promise import promise
 from tests.service.process import query
-from tests.service.scene import FEEDER, MEMBERS, SECONDS, START, Meters, living_meters, own_chain, physics
+from tests.service.scene import FEEDER, SECONDS, START, Meters, living_meters, own_chain
 
 pytestmark = [pytest.mark.needs("mosquitto"), pytest.mark.timeout(240)]
 OF = live_settings()
@@ -82,9 +81,8 @@ def restore(copy: Path, database: Path) -> None:
 
 def reconciled(folder: Path) -> None:
     """Ledger and chain agree to the unit."""
-    members = {member.meter: member for member in MEMBERS}
     with Store(folder / "market.sqlite", {}) as store, own_chain(folder, store, OF) as chain:
-        Settling(OF, members, store, Networks(OF, members, physics()), b"secret").reconcile(chain)
+        Batches(store, b"secret").reconcile(chain)
 
 
 async def test_a_market_restored_from_before_its_newest_batches_takes_them_in(

@@ -14,6 +14,7 @@ from grid.errors import FeederError
 from market.auction.book import Book
 from market.messages.models import Gate, Reading
 from market.messages.signing import UNSIGNED
+from market.service.batching import Batches
 from market.service.networks import Networks
 from market.service.ports import Physics
 from market.service.settling import Settling
@@ -117,17 +118,19 @@ async def test_an_interval_that_waits_for_its_network_is_adjusted_by_the_next_pr
             inputs.add_readings(tx, [StoredReading(METERS[0].address, right, bytes(32), UNSIGNED, later)])
             # That somebody contests one of them keeps no reading from counting.
             intervals.advance(tx, START, "DISPUTED", later, "contested")
-        gone, there = (kind(of, members, physics()) for kind in (OutOfReach, Networks))
-        waiting = Settling(of, members, store, gone, b"").settle(last, later, {}, late_from=START + SECONDS)
+
+        def settling(kind: type[Networks]) -> Settling:
+            return Settling(of, members, store, kind(of, members, physics()), Batches(store, b""))
+
+        waiting = settling(OutOfReach).settle(last, later, {}, late_from=START + SECONDS)
         assert list(waiting) == [START, START + SECONDS] and revisions() == before
 
         with pytest.MonkeyPatch.context() as patch:
             # Nothing else would have made it look at those intervals again.
             patch.setattr(intervals, "incomplete_intervals", lambda *_: [])
-            again = Settling(of, members, store, there, b"")
-            assert again.settle(last, later, {}, late_from=None) == {}
+            assert settling(Networks).settle(last, later, {}, late_from=None) == {}
             assert revisions() == [before[0] + 1, before[1] + 1, *before[2:]]
-            assert Settling(of, members, store, gone, b"").settle(last, later, {}, late_from=None) == {}
+            assert settling(OutOfReach).settle(last, later, {}, late_from=None) == {}
 
 
 async def test_more_than_a_fuse_carries_is_not_billed_and_raises_an_alarm(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import httpx
 from market.cli.main import run
 from market.console.app import create_app
 from market.console.market import Market
+from market.service.collateral import Collateral
 from market.service.cover import Cover
-from market.service.networks import Networks
 from market.service.ports import Standing
-from market.service.settling import Settling
 from market.service.store import Store, intervals
 from market.service.store.inputs import register
-from tests.service.scene import FEEDER_ID, MEMBERS, START, physics, settings
+from tests.service.scene import FEEDER_ID, MEMBERS, START, settings
 
 OF = settings(None)
 POOR, RICH = MEMBERS[0], MEMBERS[1]
@@ -49,15 +48,15 @@ async def test_the_household_is_told_until_it_has_paid_in(tmp_path: Path) -> Non
                 closes_at=START - OF.gate_closure_s,
                 tariff=OF.tariff,
             )
-        settling = Settling(OF, members, store, Networks(OF, members, physics()), b"secret")
+        collateral = Collateral(OF, members, store, cover)
         rich = {member.owner: ENOUGH_UEUR for member in MEMBERS}
-        settling.renew(cover, START, Standing({**rich, POOR.owner: 10}, {}))
+        collateral.renew(START, Standing({**rich, POOR.owner: 10}, {}))
         for told in await pages(tmp_path, 0):
             assert "10 µEUR are left beside orders" in told
         for told in await pages(tmp_path, 1):
             assert "left beside orders" not in told
 
         # A market that was begun again knows from its store whom it had told.
-        settling.renew(Cover(OF, members), START, Standing(rich, {}))
+        Collateral(OF, members, store, Cover(OF, members)).renew(START, Standing(rich, {}))
         for told in await pages(tmp_path, 0):
             assert "left beside orders" not in told

@@ -15,14 +15,13 @@ from contracts.journal import SqliteJournal
 from contracts.market_contracts import MarketContracts
 from contracts.rpc import RpcChain
 from contracts.sender import Patience, Sender
-from market.service import settling as settling_module
-from market.service.networks import Networks
+from market.service import batching
+from market.service.batching import Batches
 from market.service.settler import ContractSettler
-from market.service.settling import Settling
 from market.service.store import Store, alarms, money
 from meters.broker import Broker
 from tests.contracts.anvil import Anvil
-from tests.service.scene import DEPOSITS, MEMBERS, START, Meters, market, physics, settings, signer
+from tests.service.scene import DEPOSITS, START, Meters, market, settings, signer
 
 pytestmark = pytest.mark.needs("anvil")
 OF = settings(5)
@@ -89,34 +88,33 @@ def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
     tmp_path: Path, anvil: Anvil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever the depth: it is walked back in steps until what is there begins, or the market does.
-    monkeypatch.setattr(settling_module, "_LOOKED_BACK_AT_ONCE", 2)
+    monkeypatch.setattr(batching, "_LOOKED_BACK_AT_ONCE", 2)
     asyncio.run(day(tmp_path))
     node = RpcChain(anvil.url)
     journal = SqliteJournal(tmp_path / "anvil.sqlite")
     settler = settler_on(node, journal)
     with Store(tmp_path / "market.sqlite", OF.identity()) as store:
-        members = {member.meter: member for member in MEMBERS}
-        settling = Settling(OF, members, store, Networks(OF, members, physics()), b"secret")
+        batches = Batches(store, b"secret")
 
         # Nothing of the day is on this chain: all of it is pending, and says why.
-        settling.reopen_lost(settler, LATER)
+        batches.reopen_lost(settler, LATER)
         states = "SELECT state, COUNT(*) FROM {} GROUP BY state"
-        batches = len(rows(tmp_path, "SELECT * FROM batch"))
-        assert rows(tmp_path, states.format("batch")) == [("PENDING", batches)]
+        count = len(rows(tmp_path, "SELECT * FROM batch"))
+        assert rows(tmp_path, states.format("batch")) == [("PENDING", count)]
         assert rows(tmp_path, states.format("interval")) == [("SETTLED", 5)]
-        assert send(store, settler) == batches >= 5
+        assert send(store, settler) == count >= 5
         assert rows(tmp_path, states.format("interval")) == [("FINAL", 5)]
-        settling.reconcile(settler)
-        settling.reopen_lost(settler, LATER)
-        assert rows(tmp_path, states.format("batch")) == [("FINAL", batches)]
+        batches.reconcile(settler)
+        batches.reopen_lost(settler, LATER)
+        assert rows(tmp_path, states.format("batch")) == [("FINAL", count)]
 
         # Two batches are deeper than the reorganisation, the others are gone: each has two blocks.
         with store.reading() as connection:
             before = {alarm.subject: alarm.count for alarm in alarms.alarms(connection)}
-        node._ask("anvil_reorg", 2 * (batches - 2), [])
-        settling.reopen_lost(settler, LATER + 60)
+        node._ask("anvil_reorg", 2 * (count - 2), [])
+        batches.reopen_lost(settler, LATER + 60)
         lost = [row[0] for row in rows(tmp_path, "SELECT sequence FROM batch WHERE state = 'PENDING'")]
-        assert lost == list(range(2, batches))
+        assert lost == list(range(2, count))
         with store.reading() as connection:
             raised = alarms.alarms(connection)
         assert {(a.kind, a.subject, a.count - before[a.subject]) for a in raised if a.last_at > LATER} == {
@@ -128,7 +126,7 @@ def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
         ) == [("SETTLED",)]
 
         assert send(store, settler) == len(lost)
-        assert rows(tmp_path, states.format("batch")) == [("FINAL", batches)]
+        assert rows(tmp_path, states.format("batch")) == [("FINAL", count)]
         assert rows(tmp_path, states.format("interval")) == [("FINAL", 5)]
-        settling.reconcile(settler)
+        batches.reconcile(settler)
     journal.disconnect()

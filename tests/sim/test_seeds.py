@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from market.service.batching import Batches
 from market.service.networks import Networks
 from market.service.replay import Replay
 from market.service.settling import Settling
@@ -157,7 +158,9 @@ def sound(world: World, name: str) -> int:
         Store(world.folder / "replayed.sqlite", {}) as scratch,
     ):
         assert (found := Replay(store, scratch, lambda _: PHYSICS).run()) is None, f"{name}: {found}"
-        settling = Settling(SETTINGS, BY_METER, store, Networks(SETTINGS, BY_METER, PHYSICS), b"")
+        settling = Settling(
+            SETTINGS, BY_METER, store, Networks(SETTINGS, BY_METER, PHYSICS), Batches(store, b"")
+        )
         with store.reading() as connection:
             recent = intervals.incomplete_intervals(connection, world.clock.now() - 7 * SECONDS)
             for start in intervals.settled_between(connection, 0, max(ended, default=0) + 1):

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from grid.errors import StoreError
+from market.accounts.ledger import household
 from market.accounts.merkle import Kind, Leaf, MerkleTree, salt
 from market.messages.signing import canonical_json
 from market.service.store import schema
@@ -113,14 +114,14 @@ def _records(connection: Connection, start: int, revision: int) -> Iterator[tupl
         .where(metered.c.interval_start == start, metered.c.revision == revision)
         .order_by(metered.c.meter)
     ):
-        yield f"household:{row.meter}", "reading", dict(row._mapping)
+        yield household(row.meter), "reading", dict(row._mapping)
     if revision > 0:
         return
     award = schema.award
     for meter, body in connection.execute(
         select(award.c.meter, award.c.body).where(award.c.interval_start == start).order_by(award.c.meter)
     ):
-        yield f"household:{meter}", "award", json.loads(body)
+        yield household(meter), "award", json.loads(body)
     clearing = schema.clearing
     root, record = connection.execute(
         select(clearing.c.root, clearing.c.record).where(clearing.c.interval_start == start)

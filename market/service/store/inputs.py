@@ -101,6 +101,11 @@ def live_orders(connection: Connection, interval_start: int) -> dict[str, Stored
     }
 
 
+def orders_of(connection: Connection, interval_start: int) -> dict[str, Order]:
+    """The same as plain orders: what the interval is cleared and settled with."""
+    return {meter: stored.order for meter, stored in live_orders(connection, interval_start).items()}
+
+
 def order_digest(connection: Connection, interval_start: int, meter: str, version: int) -> bytes | None:
     """The digest of an accepted version, None where there is none."""
     table = schema.order

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select
 
-from market.accounts.ledger import RETAILER, Kind
+from market.accounts.ledger import RETAILER, Kind, household
 from market.service.store import schema
 from market.service.store.dialects import count_if, in_bytes, positive, total
 from market.service.store.views import Rows, account_of, between, first, rows_of
@@ -134,7 +134,7 @@ def meter_day(connection: Connection, address: str, since: int, until: int) -> R
     start = _interval.interval_start
     posted = (
         select(total(_posting.amount_neur))
-        .where(_posting.interval_start == start, _posting.account == f"household:{address}")
+        .where(_posting.interval_start == start, _posting.account == household(address))
         .scalar_subquery()
     )
     return rows_of(

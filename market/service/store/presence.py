@@ -7,11 +7,11 @@ due, and a gateway that died in the night should be told of before that matters.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
 
 from sqlalchemy import Connection, select
 
 from market.messages.models import Status
+from market.service.clock import utc
 from market.service.store import alarms
 from market.service.store.schema import meter_presence
 
@@ -51,9 +51,8 @@ def raise_absent(tx: Connection, at: int, patience_s: int, meters: Collection[st
     rows = tx.execute(
         select(told.meter, told.heard_at).where(told.online == 0, told.heard_at < at - patience_s)
     )
-    known = {alarm.subject for alarm in alarms.alarms(tx) if alarm.kind == "offline"}
+    known = alarms.standing(tx, "offline")
     for meter, heard_at in rows:
         if meter in meters and meter not in known:
-            since = datetime.fromtimestamp(heard_at, UTC)
-            words = f"is offline since {since:%Y-%m-%d %H:%M} UTC, as it said itself or its last will did"
+            words = f"is offline since {utc(heard_at)}, as it said itself or its last will did"
             alarms.raise_alarm(tx, at, "offline", meter, words)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sqlalchemy import select
 
 from market.service.store import schema
+from market.service.store.alarms import AlarmKind
 from market.service.store.dialects import document, in_bytes, text_of, whole_of
 from market.service.store.tables.table import METER, START, Table, text, whole
 
@@ -17,10 +20,10 @@ _registered = document(_member.member)
 TABLES = (
     Table(
         "alarms",
-        "What went wrong with messages, the solver or the chain; times are those of the last time.",
+        "What went wrong with messages, meters or a part of the market; times are those of the last time.",
         (
-            text("kind", "contradiction, flood, reading, solver, chain or clock"),
-            text("subject", "the meter"),
+            text("kind", ", ".join(get_args(AlarmKind))),
+            text("subject", "the meter, wallet or part"),
             whole("first_at", "on the market's clock, Unix seconds"),
             whole("last_at", "on the market's clock, Unix seconds"),
             whole("count", "how often"),
@@ -57,7 +60,7 @@ TABLES = (
             whole("id", "in the order of asking"),
             whole("given_at", "by the machine's clock, Unix seconds"),
             text("actor", "who asked"),
-            text("kind", "suspend, resume, tariff, grid, member, dispute or resolve"),
+            text("kind", "suspend, resume, tariff, grid, member, dispute, resolve or recover"),
             text("body", "what exactly, JSON"),
             text("reason", "why"),
             whole("done_at", "when the market looked at it, on its clock", True),
