@@ -19,8 +19,8 @@ from contracts.sender import Patience, Sender
 from grid.errors import InputError
 from market.cli.chain import CHAIN, DEPLOYMENT
 from market.cli.folder import SETTINGS
-from market.cli.run import DATABASE
 from market.messages.signing import Signer
+from market.service.settings import DATABASE
 from market.service.store import Store, money
 from meters.identity import derived_signer, read_key
 

@@ -142,12 +142,11 @@ def markets_at(place: str) -> list[Stored]:
     if not place.endswith(".toml"):
         return [Stored(Path(place), None, Path(place).parent)]
 
-    from market.cli.service import database_of  # much that a single database does without
     from market.cli.service_config import read_service
 
     config, base = read_service(Path(place)), Path(place).resolve().parent
     return [
-        Stored(database_of(config, market, base), base, base / config.folder / market.name)
+        Stored(config.database_of(market, base), base, base / config.folder / market.name)
         for market in config.markets
     ]
 

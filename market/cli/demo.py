@@ -122,7 +122,7 @@ async def acted_on(folder: Path) -> AsyncIterator[None]:
     The link holds the token behind its #, which browsers keep to themselves.
     """
     from market.cli.console import add_grant, beside, free_port
-    from market.cli.run import DATABASE
+    from market.service.settings import DATABASE
 
     tokens, port = folder / TOKENS, free_port()
     token = add_grant(tokens, "demo=operator")

@@ -17,13 +17,13 @@ from market.cli.world import World
 from market.service.clock import SimulatedClock
 from market.service.gateway import Gateway
 from market.service.ports import Progress, Tally
+from market.service.settings import DATABASE
 from market.service.store import Store
 from market.service.waves import SimulatedMarket
 from meters.broker import Broker
 from meters.fleet import FleetConfig, running
 from meters.lifeline import Child
 
-DATABASE = "market.sqlite"
 AWARD_PATIENCE_S = 20.0  # awards leave before the next gate opens: only a lost one takes this long
 
 

@@ -55,7 +55,6 @@ from meters.identity import read_key
 from meters.mqtt import Tls
 from meters.secure_broker import market_tls, read_salt
 
-DATABASE = "market.sqlite"
 RETRY_MAX_S = 30.0
 BUSY_S = 1.0
 """Other markets in this process do not wait long for one whose database is locked: it is opened again."""
@@ -83,12 +82,7 @@ class Place:
 
     @property
     def database(self) -> Path | str:
-        return database_of(self.config, self.market, self.base)
-
-
-def database_of(config: ServiceConfig, market: MarketSection, base: Path) -> Path | str:
-    """A market's database: a URL where one is named, else a file."""
-    return market.database or base / config.folder / market.name / DATABASE
+        return self.config.database_of(self.market, self.base)
 
 
 async def serve(

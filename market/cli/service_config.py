@@ -13,7 +13,7 @@ from grid.errors import InputError, Problem
 from market.auction.book import Limits
 from market.cli.alerts_config import AlertsSection
 from market.messages.models import Address, FeederId, Tariff
-from market.service.settings import Member, Role, SettleEvery, Treasury
+from market.service.settings import DATABASE, Member, Role, SettleEvery, Treasury
 from meters.configuration import Part, parsed, read_text, read_toml
 from meters.household.settings import HouseholdSettings
 
@@ -144,6 +144,10 @@ class ServiceConfig(Part):
         if len(set(names)) != len(names):
             raise ValueError("two markets have one name")
         return self
+
+    def database_of(self, market: MarketSection, base: Path) -> Path | str:
+        """A market's database: a URL where one is named, else a file; paths start at ``base``."""
+        return market.database or base / self.folder / market.name / DATABASE
 
 
 def read_service(path: Path) -> ServiceConfig:

@@ -59,14 +59,13 @@ def lacks(database: Path | str) -> dict[str, str]:
 
 def databases_of(place: str) -> list[Path | str]:
     """The databases of a configuration, or the one that is named by file or URL."""
-    from market.cli.service import database_of
     from market.cli.service_config import read_service
 
     databases: list[Path | str] = [place if "://" in place else Path(place)]
     if place.endswith(".toml"):
         config = read_service(Path(place))
         base = Path(place).resolve().parent
-        databases = [database_of(config, market, base) for market in config.markets]
+        databases = [config.database_of(market, base) for market in config.markets]
     for database in databases:
         if isinstance(database, Path) and not database.is_file():
             raise InputError.single(place, "database", str(database), "is not there: run the market first")

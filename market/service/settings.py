@@ -13,6 +13,8 @@ from market.messages.signing import canonical_json
 
 SettleEvery = Literal["interval", "hour", "day"]
 Role = Literal["retailer", "network", "imbalance", "rounding"]
+DATABASE = "market.sqlite"
+"""A market's database in its folder, where no other is named."""
 
 
 class _Part(BaseModel):
