@@ -245,9 +245,10 @@ def mint_demo_euros(
 ) -> None:
     """Create EUR of the demo euro, for trials: its owner, who deployed it, may."""
 
-    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> str:
         receiver = address(to, "--to") if to else signer.address
         access.contracts.mint(sender, f"mint/{nonce}", receiver, ueur(amount, "EUR"))
+        return receiver
 
     transact(place, key, household, confirmations, as_json, act)
 
@@ -261,10 +262,11 @@ def make_deposit(
 ) -> None:
     """Turn EUR of the wallet's stablecoin into credit, by one transaction with an ERC-2612 permit."""
 
-    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> str:
         deadline = access.next_block_at + PERMIT_VALID_S
         permit = access.contracts.permit(signer, ueur(amount, "EUR"), deadline)
         access.contracts.deposit_with_permits(sender, f"deposit/{nonce}", [permit])
+        return signer.address
 
     transact(place, key, household, confirmations, as_json, act)
 
@@ -290,13 +292,14 @@ def make_withdrawal(
     if amount is not None and everything:
         raise InputError.single("--all", "", amount, "is more than one amount")
 
-    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> None:
+    def act(access: Access, sender: Sender, nonce: int, signer: Signer) -> str:
         contracts, batch_id = access.contracts, f"withdraw/{nonce}"
         if amount is None and not everything:
             contracts.withdraw(sender, batch_id, signer.address)
-            return
-        held = contracts.balances([signer.address])[signer.address]
-        contracts.announce_withdrawal(sender, batch_id, held if amount is None else ueur(amount, "EUR"))
+        else:
+            held = contracts.balances([signer.address])[signer.address]
+            contracts.announce_withdrawal(sender, batch_id, held if amount is None else ueur(amount, "EUR"))
+        return signer.address
 
     transact(place, key, household, confirmations, as_json, act)
 
@@ -307,9 +310,9 @@ def transact(
     household: str | None,
     confirmations: int,
     as_json: bool,
-    act: Callable[[Access, Sender, int, Signer], None],
+    act: Callable[[Access, Sender, int, Signer], str],
 ) -> None:
-    """Does one thing in the name of a wallet, and shows how its account stands then.
+    """Does one thing in the name of a wallet, and shows how the account stands then that ``act`` returns.
 
     What an earlier command signed and could not finish is finished instead: it may well be the same.
     """
@@ -320,10 +323,11 @@ def transact(
     with opened(place) as access, wallet(place, access, signer, patience(confirmations)) as sender:
         if sender.resume():
             say("finished what an earlier command had signed; nothing else was done")
+            changed = signer.address
         else:
-            act(access, sender, access.chain.nonce(signer.address), signer)
-        (row,) = balances(access, [signer.address])
-        row["stablecoin_ueur"] = access.contracts.stablecoin_balance(signer.address)
+            changed = act(access, sender, access.chain.nonce(signer.address), signer)
+        (row,) = balances(access, [changed])
+        row["stablecoin_ueur"] = access.contracts.stablecoin_balance(changed)
     show(row, as_json)
 
 

@@ -241,6 +241,7 @@ def test_a_newcomer_on_a_node_gets_demo_euros_and_deposits_them(
     assert "OwnableUnauthorizedAccount" in refused.err
     minted = peergrid("chain", "mint", "20", "--to", newcomer.address, "--key", operators_key, *where)
     assert minted.status == 0, minted.err
+    assert (minted.document["address"], minted.document["stablecoin_ueur"]) == (newcomer.address, 20_000_000)
     deposited = peergrid("chain", "deposit", "12.5", "--key", key, *where).document
     assert (deposited["credit_ueur"], deposited["stablecoin_ueur"]) == (12_500_000, 7_500_000)
 
