@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from market.auction.clearing import clear_book
 from market.auction.record import ClearingRecord
 from market.messages.models import Gate, Order, Reading, Receipt, ReceiptKind, Side, Step, Tariff
 from market.messages.signing import UNSIGNED, Domain, Signer, feeder_hash
-from market.service.clock import SimulatedClock, WallClock
+from market.service.clock import Clock, SimulatedClock, WallClock
 from market.service.gateway import Gateway
 from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
@@ -41,7 +41,8 @@ from market.service.solver import SolverProcess
 from market.service.store import Store
 from market.service.store.journal import StoreJournal
 from market.service.waves import SimulatedMarket
-from meters.mqtt import Inbox, Message, Session
+from meters.broker import HOST, Broker
+from meters.mqtt import Inbox, Message, Session, Tls
 
 FEEDER = "pandapower:panda_four_load_branch"
 FEEDER_ID = "four-loads"
@@ -87,7 +88,7 @@ def settings(intervals: int | None, **changes: Any) -> MarketSettings:
         "intervals": intervals,
         "tariff": TARIFF,
         "settle_every": "interval",
-        "patience_s": 20.0,
+        "patience_s": 60.0,
         "treasuries": {
             role: Treasury(address=signer(role).address, deposit_ueur=1_000_000_000) for role in roles
         },
@@ -152,6 +153,21 @@ def settler_on(
     return ContractSettler(contracts, sender, of.feeder, block_clock)
 
 
+def gateway_on(port: int, of: MarketSettings, store: Store, clock: Clock, tls: Tls | None = None) -> Gateway:
+    """The market's end of the broker on this port."""
+    return Gateway(
+        settings=of,
+        members=MEMBERS,
+        signer=MARKET,
+        domain=DOMAIN,
+        store=store,
+        clock=clock,
+        host=HOST,
+        port=port,
+        tls=tls,
+    )
+
+
 @asynccontextmanager
 async def market(
     folder: Path,
@@ -171,16 +187,7 @@ async def market(
         chain = EmbeddedChain(folder / "chain.sqlite", block_clock.now, funded)
         try:
             settler = settler_on(chain, store, of, block_clock, gift_ueur or {}, withdrawal_delay_s)
-            async with Gateway(
-                settings=of,
-                members=MEMBERS,
-                signer=MARKET,
-                domain=DOMAIN,
-                store=store,
-                clock=clock,
-                host="127.0.0.1",
-                port=port,
-            ) as gateway:
+            async with gateway_on(port, of, store, clock) as gateway:
                 yield SimulatedMarket(
                     settings=of,
                     signer=MARKET,
@@ -224,16 +231,7 @@ async def live_market(
         assert await lease.acquire(asyncio.Event())
         async with lease:
             with settler(folder, store, of) as chain:
-                async with Gateway(
-                    settings=of,
-                    members=MEMBERS,
-                    signer=MARKET,
-                    domain=DOMAIN,
-                    store=store,
-                    clock=clock,
-                    host="127.0.0.1",
-                    port=port,
-                ) as gateway:
+                async with gateway_on(port, of, store, clock) as gateway:
                     yield await asyncio.to_thread(
                         LiveMarket,
                         settings=of,
@@ -316,9 +314,7 @@ class Meters:
         inbox = Inbox()
         topics = [f"peergrid/v1/{FEEDER_ID}/+/{kind}" for kind in ("receipt", "award")]
         topics += [f"peergrid/v1/{FEEDER_ID}/{kind}" for kind in ("gate", "clearing")]
-        async with Session(
-            "127.0.0.1", self.port, "meters", inbox, subscriptions=topics, timeout_s=60
-        ) as session:
+        async with Session(HOST, self.port, "meters", inbox, subscriptions=topics, timeout_s=60) as session:
             while True:
                 batch = await inbox.batch()
                 for incoming in batch:
@@ -388,10 +384,30 @@ async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Ta
 
 
 @asynccontextmanager
-async def living_meters(port: int) -> AsyncIterator[Meters]:
-    meters = Meters(port)
+async def living_meters(port: int, **of_meters: Any) -> AsyncIterator[Meters]:
+    meters = Meters(port, **of_meters)
     async with alongside(meters.run()):
         yield meters
+
+
+async def a_day(
+    folder: Path,
+    of: MarketSettings,
+    progress: Callable[[Progress], None] = lambda _: None,
+    meters: Callable[[int], Meters] = Meters,
+    **of_market: Any,
+) -> Meters:
+    """A market and its meters on a broker of their own, from the first interval to the last."""
+    async with Broker() as broker:
+        living = meters(broker.port)
+        async with alongside(living.run()), market(folder, broker.port, of, progress, **of_market) as running:
+            await running.run()
+    return living
+
+
+def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
+        return connection.execute(query).fetchall()
 
 
 def state_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -407,11 +423,7 @@ def state_of(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
         "batch": "SELECT state, COUNT(tx_hash) FROM batch GROUP BY 1",
         "outbox": "SELECT topic FROM outbox",
     }
-    connection = sqlite3.connect(folder / "market.sqlite")
-    try:
-        return {name: sorted(connection.execute(query)) for name, query in tables.items()}
-    finally:
-        connection.close()
+    return {name: sorted(rows(folder, query)) for name, query in tables.items()}
 
 
 async def _main(folder: Path, port: int, intervals: int) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +17,6 @@ from market.service.ports import Physics
 from market.service.settling import Settling
 from market.service.store import Store, alarms, inputs, intervals
 from market.service.store.inputs import StoredReading
-from meters.broker import Broker
 from meters.mqtt import Message
 from tests.service.scene import (
     DOMAIN,
@@ -29,28 +25,14 @@ from tests.service.scene import (
     SECONDS,
     START,
     Meters,
-    market,
+    a_day,
     physics,
     reading_of,
+    rows,
     settings,
 )
 
 INTERVALS = 5
-
-
-async def a_day(folder: Path, **of_meters: Any) -> None:
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port, **of_meters).run())
-        try:
-            async with market(folder, broker.port, settings(INTERVALS)) as running:
-                await running.run()
-        finally:
-            living.cancel()
-
-
-def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
-        return list(connection.execute(query))
 
 
 def corrected(of: Reading, seq: int, import_wh: int) -> Message:
@@ -67,7 +49,7 @@ async def test_a_corrected_reading_adjusts_intervals_that_were_settled_as_measur
     def again(number: int, _: Gate) -> list[Message]:
         return [corrected(first, 1_000, first.import_wh + moved_wh)] if number == 4 else []
 
-    await a_day(tmp_path, on_open=again)
+    await a_day(tmp_path, settings(INTERVALS), meters=partial(Meters, on_open=again))
     energies = rows(
         tmp_path,
         "SELECT (interval_start - 1465948800) / 900, revision, import_wh, flag FROM metered"
@@ -102,8 +84,8 @@ class OutOfReach(Networks):
 
 async def test_an_interval_that_waits_for_its_network_is_adjusted_by_the_next_process(tmp_path: Path) -> None:
     """A correction comes while the net is gone, the process ends, and no later reading ever comes."""
-    await a_day(tmp_path)
     of, members, last = settings(INTERVALS), {m.meter: m for m in MEMBERS}, START + (INTERVALS - 1) * SECONDS
+    await a_day(tmp_path, of)
     first = reading_of(0, START + SECONDS)
     right = first.model_copy(update={"epoch": first.epoch + 1, "import_wh": first.import_wh + 5})
     later = last + 10 * SECONDS
@@ -145,7 +127,8 @@ async def test_more_than_a_fuse_carries_is_not_billed_and_raises_an_alarm(tmp_pa
         sent.append(true)
         return [corrected(true, true.seq, true.import_wh + 1_000_000)]
 
-    await a_day(tmp_path, on_open=lies, withheld=lambda reading: reading == true)
+    liar = partial(Meters, on_open=lies, withheld=lambda reading: reading == true)
+    await a_day(tmp_path, settings(INTERVALS), meters=liar)
     flags = rows(
         tmp_path,
         f"SELECT (interval_start - {START}) / 900, flag FROM metered WHERE meter = '{METERS[0].address}'"
