@@ -1,6 +1,6 @@
 """Makes the file of this schema that ``test_golden.py`` opens once there is a newer one.
 
-``python -m tests.store.make_golden``, in a checkout whose ``SCHEMA_VERSION`` it is: a market runs for a minute.
+``python -m tests.store.make_golden``, with the code whose ``SCHEMA_VERSION`` it is, runs one for a minute.
 """
 
 from __future__ import annotations
