@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -46,11 +46,17 @@ class World:
         self.clock = self._clock()
         self.meters = Meters(CALM, self.clock)
         self._chain = SimulatedChain(CALM)
+        self._network: Network | None = None
         self._chain.deposits |= {t.address: t.deposit_ueur for t in SETTINGS.treasuries.values()}
 
     def _clock(self) -> WallClock:
         began = START - SECONDS - 100
         return WallClock(time_of_day=lambda: began + self.loop.time(), monotonic=self.loop.time)
+
+    def room_neur(self) -> Mapping[str, int | None]:
+        """What the running market has its households' accounts cover beside their orders."""
+        assert self._network is not None
+        return self._network.cover.room_neur(self._chain.standing(), {}, {})
 
     @asynccontextmanager
     async def market(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -58,7 +64,7 @@ class World:
         with FaultyStore(self.database, SETTINGS.identity()) as store:
             lease, clock, stop = LeaseHolder(store, LEASE_S, self.loop.time), self._clock(), asyncio.Event()
             assert await lease.acquire(stop)
-            network = Network(SETTINGS, store, clock, CALM, self.meters)
+            self._network = network = Network(SETTINGS, store, clock, CALM, self.meters)
             async with lease:
                 market = LiveMarket(
                     settings=SETTINGS,
@@ -130,6 +136,32 @@ def test_what_was_not_cleared_by_its_deadline_is_suspended_by_the_next_process(f
     database = folder / "market.sqlite"
     assert query(database, "SELECT COUNT(*) FROM orders") == [(4,)]
     assert query(database, "SELECT interval_start, status FROM clearing") == [(START, "SUSPENDED")]
+
+
+def test_orders_are_covered_after_a_restart_as_before_it(folder: Path) -> None:
+    promise(
+        "begun again, a market holds for each order and award what it held before: nobody orders beyond it"
+    )
+
+    async def main(loop: VirtualLoop) -> None:
+        world = World(folder, loop)
+        living = asyncio.create_task(world.meters.live())
+        async with world.market():
+            await asyncio.sleep(1.0)
+            free = world.room_neur()
+            # One interval is cleared and not over, the next one's gate is open.
+            await world.until(START + 100)
+            before = world.room_neur()
+        async with world.market():
+            await asyncio.sleep(1.0)
+            assert world.room_neur() == before
+        assert all((before[meter] or 0) < (free[meter] or 0) for meter in free)
+        living.cancel()
+
+    with inline_threads(CALM):
+        virtual_time.run(main)
+    states = query(folder / "market.sqlite", "SELECT state FROM interval ORDER BY interval_start")
+    assert states == [("CLEARED",), ("OPEN",)]
 
 
 @pytest.fixture
