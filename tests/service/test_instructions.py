@@ -71,7 +71,10 @@ async def test_a_dispute_holds_back_and_its_decision_settles_anew(tmp_path: Path
             ("dispute", {"interval_start": START, "meter": METER}),
             ("dispute", {"interval_start": START + 5 * SECONDS, "meter": METER}),
         ],
-        4: [("resolve", {**right, "import_wh": "many"})],
+        4: [
+            ("resolve", {**right, "import_wh": "many"}),
+            ("resolve", {**right, "import_wh": 99_999_999}),
+        ],
         5: [
             ("resolve", right),
             ("resolve", {"dispute": 2, "decision": "dismissed"}),
@@ -85,7 +88,8 @@ async def test_a_dispute_holds_back_and_its_decision_settles_anew(tmp_path: Path
     }
     await a_day(tmp_path, asked)
     told = refusals(tmp_path)
-    unreadable = told.pop(4)
+    unreadable, impossible = told.pop(4), told.pop(4)
+    assert "the fuse of 43500 W carries at most" in impossible
     malformed = [unreadable, *told[7:]]
     assert [told[index] for index in (0, 1, 4, 5)] == [""] * 4
     assert "is disputed already" in told[2]
