@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from contracts.chain import ContractRevertError
 from market.auction.book import Book
 from market.service.clock import WallClock
 from market.service.lease_holder import LeaseHolder
 from market.service.live import LiveMarket
+from market.service.ports import Sent
 from market.service.steps import Solved
 from market.service.store import Store, leases
 from market.service.store.leases import FencedError, Lease
@@ -45,9 +47,9 @@ class World:
         self.loop = loop
         self.clock = self._clock()
         self.meters = Meters(CALM, self.clock)
-        self._chain = SimulatedChain(CALM)
+        self.chain = SimulatedChain(CALM)
         self._network: Network | None = None
-        self._chain.deposits |= {t.address: t.deposit_ueur for t in SETTINGS.treasuries.values()}
+        self.chain.deposits |= {t.address: t.deposit_ueur for t in SETTINGS.treasuries.values()}
 
     def _clock(self) -> WallClock:
         began = START - SECONDS - 100
@@ -56,7 +58,7 @@ class World:
     def room_neur(self) -> Mapping[str, int | None]:
         """What the running market has its households' accounts cover beside their orders."""
         assert self._network is not None
-        return self._network.cover.room_neur(self._chain.standing(), {}, {})
+        return self._network.cover.room_neur(self.chain.standing(), {}, {})
 
     @asynccontextmanager
     async def market(self) -> AsyncIterator[asyncio.Task[None]]:
@@ -74,7 +76,7 @@ class World:
                     gateway=network,
                     clock=clock,
                     physics=PHYSICS,
-                    settler=self._chain,
+                    settler=self.chain,
                     progress=lambda _: None,
                     solver=Quick(),  # type: ignore[arg-type]
                     lease=lease,
@@ -162,6 +164,29 @@ def test_orders_are_covered_after_a_restart_as_before_it(folder: Path) -> None:
         virtual_time.run(main)
     states = query(folder / "market.sqlite", "SELECT state FROM interval ORDER BY interval_start")
     assert states == [("CLEARED",), ("OPEN",)]
+
+
+def test_gates_open_again_when_a_batch_that_nobody_could_pay_is_paid(folder: Path) -> None:
+    promise("a batch that the contract refuses stops orders until it is paid, and no longer")
+
+    def refuse(*_: object) -> Sent:
+        raise ContractRevertError("settle", b"")
+
+    async def main(loop: VirtualLoop) -> None:
+        world = World(folder, loop)
+        living = asyncio.create_task(world.meters.live())
+        async with world.market():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(world.chain, "settle", refuse)
+                await world.until(START + 3 * SECONDS + 10)
+            await world.until(START + 5 * SECONDS + 10)
+        living.cancel()
+
+    with inline_threads(CALM):
+        virtual_time.run(main)
+    cleared = query(folder / "market.sqlite", "SELECT status FROM clearing ORDER BY interval_start")
+    states = [status for (status,) in cleared]
+    assert states[0] == "CLEARED" and "SUSPENDED" in states and states[-1] == "CLEARED"
 
 
 @pytest.fixture
