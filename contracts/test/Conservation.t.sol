@@ -1,26 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {DemoEuro} from "../src/DemoEuro.sol";
-import {MarketEscrow} from "../src/MarketEscrow.sol";
+import {Stand} from "./Stand.sol";
 
 /// @notice A settlement between three accounts, whatever their amounts and signs, either reverts and changes nothing or
 /// conserves credit, its backing and the guarantee. The legs themselves are proved in {ClearedCreditTest}.
-contract ConservationTest {
-    bytes32 private constant MARKET = keccak256("test");
+contract ConservationTest is Stand {
     uint256 private constant HELD = 100e6;
     uint256 private constant FUND = 50e6;
 
-    DemoEuro private euro;
-    MarketEscrow private escrow;
-
     function setUp() public {
-        euro = new DemoEuro(address(this));
-        escrow = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(1 hours, 1 days), address(this), address(this), address(this), 1e15, 1e15, 1e15, 1 days
-        );
-        euro.mint(address(this), 1e24);
-        euro.approve(address(escrow), 1e24);
+        _begin(1e15, 1e15, 1e15);
         escrow.depositFor(address(0xA), HELD);
         escrow.depositFor(address(0xB), HELD);
         escrow.depositGuarantee(FUND);

@@ -1,27 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {DemoEuro} from "../src/DemoEuro.sol";
-import {MarketEscrow} from "../src/MarketEscrow.sol";
 import {Succession} from "../src/Succession.sol";
+import {Stand} from "./Stand.sol";
 import {Words} from "./Words.sol";
 import {vm} from "./Vm.sol";
 
 /// @notice Gas of a settlement between accounts that all have credit, as whole transactions: `snapshots/Gas.json`.
 /// contracts/forge.sh fails where that changes.
-contract Gas {
-    bytes32 private constant MARKET = keccak256("test");
-
-    MarketEscrow private escrow;
-
+contract Gas is Stand {
     function setUp() external {
-        vm.warp(1_700_000_000);
-        DemoEuro euro = new DemoEuro(address(this));
-        escrow = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(1 hours, 1 days), address(this), address(this), address(this), 1e12, 1e15, 1e12, 1 days
-        );
-        euro.mint(address(this), 1e24);
-        euro.approve(address(escrow), 1e24);
+        _begin(1e12, 1e15, 1e12);
         for (uint256 i = 0; i < 1500; ++i) {
             escrow.depositFor(account(i), 1e9);
         }

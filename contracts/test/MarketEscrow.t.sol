@@ -6,37 +6,25 @@ import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.so
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 import {BackedCredit} from "../src/BackedCredit.sol";
-import {DemoEuro} from "../src/DemoEuro.sol";
 import {Guarantee} from "../src/Guarantee.sol";
 import {MarketEscrow} from "../src/MarketEscrow.sol";
 import {MarketTimelock} from "../src/MarketTimelock.sol";
 import {Positions} from "../src/Positions.sol";
 import {SettlementLimits} from "../src/SettlementLimits.sol";
 import {Pausable} from "@openzeppelin/contracts/utils/Pausable.sol";
+import {Stand} from "./Stand.sol";
 import {vm, within} from "./Vm.sol";
 
 contract EighteenDecimals is ERC20("Eighteen", "E18") {}
 
-contract MarketEscrowTest {
-    bytes32 private constant MARKET = keccak256("test");
-    uint64 private constant DELAY = 1 hours;
-    uint64 private constant RECOVERY = 1 days;
+contract MarketEscrowTest is Stand {
     uint56 private constant POSITION_MAX = 50e6;
     uint56 private constant WINDOW_MAX = 100e6;
     uint56 private constant GUARANTEE_MAX = 70e6;
     uint256 private constant CREDIT = 60e6;
 
-    DemoEuro private euro;
-    MarketEscrow private escrow;
-
     function setUp() external {
-        vm.warp(1_700_000_000);
-        euro = new DemoEuro(address(this));
-        escrow = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(this), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
-        );
-        euro.mint(address(this), 1e24);
-        euro.approve(address(escrow), 1e24);
+        _begin(POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX);
     }
 
     function test_StablecoinsWithOtherDecimalsAreRefused() external {
@@ -162,9 +150,7 @@ contract MarketEscrowTest {
 
     function test_TheTimelockIsTheOnlyAdminAndLetsTheDelayPass() external {
         MarketTimelock timelock = new MarketTimelock(2 days, address(this));
-        MarketEscrow bound = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(timelock), address(this), address(this), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX, 1 days
-        );
+        MarketEscrow bound = _escrowOf(address(timelock), POSITION_MAX, WINDOW_MAX, GUARANTEE_MAX);
         bytes memory change = abi.encodeCall(MarketEscrow.setLimits, (1e6, 2e6, 3e6, 1 hours));
         bytes memory notAdmin = abi.encodeWithSelector(
             IAccessControl.AccessControlUnauthorizedAccount.selector, address(this), bound.DEFAULT_ADMIN_ROLE()

@@ -6,6 +6,7 @@ import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MeterRegistry} from "../src/MeterRegistry.sol";
 import {Succession} from "../src/Succession.sol";
+import {signTyped} from "./TypedData.sol";
 import {vm, within} from "./Vm.sol";
 
 /// @notice Wallets and their successors, without money.
@@ -22,8 +23,6 @@ library Devices {
     );
     bytes32 internal constant REPLACEMENT =
         keccak256("Replacement(address broken,address meter,uint256 nonce,uint64 deadline)");
-    bytes32 internal constant DOMAIN =
-        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
 
     function bind(MeterRegistry registry, uint256 key, address owner, bytes32 point)
         internal
@@ -39,11 +38,8 @@ library Devices {
         view
         returns (bytes memory)
     {
-        bytes32 domain =
-            keccak256(abi.encode(DOMAIN, keccak256("Peergrid"), keccak256("1"), block.chainid, address(registry)));
         bytes32 content = keccak256(abi.encode(BINDING, b.meter, b.owner, b.connectionPoint, b.nonce, b.deadline));
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, content)));
-        return abi.encodePacked(r, s, v);
+        return signTyped(key, address(registry), content);
     }
 
     function signReplacement(MeterRegistry registry, uint256 key, MeterRegistry.Replacement memory replacement)
@@ -51,15 +47,12 @@ library Devices {
         view
         returns (bytes memory)
     {
-        bytes32 domain =
-            keccak256(abi.encode(DOMAIN, keccak256("Peergrid"), keccak256("1"), block.chainid, address(registry)));
         bytes32 content = keccak256(
             abi.encode(
                 REPLACEMENT, replacement.broken, replacement.meter, replacement.nonce, replacement.deadline
             )
         );
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, content)));
-        return abi.encodePacked(r, s, v);
+        return signTyped(key, address(registry), content);
     }
 }
 

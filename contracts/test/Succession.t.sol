@@ -3,29 +3,24 @@ pragma solidity 0.8.37;
 
 import {IAccessControl} from "@openzeppelin/contracts/access/IAccessControl.sol";
 import {Nonces} from "@openzeppelin/contracts/utils/Nonces.sol";
-import {DemoEuro} from "../src/DemoEuro.sol";
 import {FollowingCredit} from "../src/FollowingCredit.sol";
 import {Guarantee} from "../src/Guarantee.sol";
 import {MarketEscrow} from "../src/MarketEscrow.sol";
 import {MarketTimelock} from "../src/MarketTimelock.sol";
 import {MeterRegistry} from "../src/MeterRegistry.sol";
 import {Succession} from "../src/Succession.sol";
+import {Stand} from "./Stand.sol";
 import {Words} from "./Words.sol";
 import {Devices} from "./MeterRegistry.t.sol";
 import {vm, within} from "./Vm.sol";
 
 /// @notice An owner's wallet, its meters and its money go to another wallet: by itself, by recovery, by the admin.
-contract SuccessionTest {
-    bytes32 private constant MARKET = keccak256("test");
-    uint64 private constant DELAY = 1 hours;
-    uint64 private constant RECOVERY = 1 days;
+contract SuccessionTest is Stand {
     uint256 private constant OLD_KEY = 0xA11CE;
     uint256 private constant NEW_KEY = 0xB0B;
     uint256 private constant RECOVERY_KEY = 0xCA7;
     uint256 private constant THIEF_KEY = 0xBAD;
 
-    DemoEuro private euro;
-    MarketEscrow private escrow;
     MeterRegistry private registry;
     address private old = vm.addr(OLD_KEY);
     address private fresh = vm.addr(NEW_KEY);
@@ -33,14 +28,8 @@ contract SuccessionTest {
     address private thief = vm.addr(THIEF_KEY);
 
     function setUp() external {
-        vm.warp(1_700_000_000);
-        euro = new DemoEuro(address(this));
-        escrow = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(this), address(this), address(this), 1e12, 1e15, 1e12, 1 days
-        );
+        _begin(1e12, 1e15, 1e12);
         registry = new MeterRegistry(address(this), address(this), escrow);
-        euro.mint(address(this), 1e24);
-        euro.approve(address(escrow), 1e24);
     }
 
     // Handing over
@@ -199,9 +188,7 @@ contract SuccessionTest {
 
     /// A word about to be a successor is none to hand over, to announce or to veto, whoever signed it.
     function test_AWordCountsInOneEscrowOnOneChainAndInOneRole() external {
-        MarketEscrow other = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(this), address(this), address(this), 1, 1, 1, 1 days
-        );
+        MarketEscrow other = _escrowOf(address(this), 1, 1, 1);
         Succession.Word memory word = Words.about(escrow, old, fresh, old);
         bytes memory byOld = Words.sign(escrow, Words.SUCCESSION, OLD_KEY, word);
         bytes memory byNew = Words.sign(escrow, Words.SUCCESSION, NEW_KEY, word);
@@ -244,9 +231,7 @@ contract SuccessionTest {
 
     function test_TheAdminAnnouncesBehindItsTimelockAndTheOwnerCanVeto() external {
         MarketTimelock timelock = new MarketTimelock(2 days, address(this));
-        MarketEscrow bound = new MarketEscrow(
-            "Test", "T", euro, MarketEscrow.Delays(DELAY, RECOVERY), address(timelock), address(this), address(this), 1, 1, 1, 1 days
-        );
+        MarketEscrow bound = _escrowOf(address(timelock), 1, 1, 1);
         vm.expectRevert(
             abi.encodeWithSelector(
                 IAccessControl.AccessControlUnauthorizedAccount.selector, address(this), bound.DEFAULT_ADMIN_ROLE()

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Succession} from "../src/Succession.sol";
-import {vm} from "./Vm.sol";
+import {signTyped} from "./TypedData.sol";
 
 /// @notice Signs words about wallets with keys that forge holds.
 library Words {
@@ -12,8 +12,6 @@ library Words {
         keccak256("Succession(address owner,address successor,uint256 nonce,uint64 deadline)");
     bytes32 internal constant VETO =
         keccak256("Veto(address owner,address successor,uint256 nonce,uint64 deadline)");
-    bytes32 internal constant DOMAIN =
-        keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)");
 
     /// @notice With the next nonce of `signer`, until now.
     function about(Succession owners, address owner, address subject, address signer)
@@ -29,10 +27,7 @@ library Words {
         view
         returns (bytes memory)
     {
-        bytes32 domain =
-            keccak256(abi.encode(DOMAIN, keccak256("Peergrid"), keccak256("1"), block.chainid, address(owners)));
         bytes32 content = keccak256(abi.encode(typeHash, word.owner, word.subject, word.nonce, word.deadline));
-        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, content)));
-        return abi.encodePacked(r, s, v);
+        return signTyped(key, address(owners), content);
     }
 }
