@@ -25,7 +25,7 @@ from tests.service.scene import (
     FEEDER_ID,
     MARKET,
     METERS,
-    Meters,
+    living_meters,
     market,
     settings,
 )
@@ -151,12 +151,12 @@ async def test_a_javascript_client_and_mosquittos_commands_trade_by_the_schema_a
         assert script.stdout is not None
         assert json.loads(await script.stdout.readline()) == {"kind": "ready"}
         shell = asyncio.create_task(ShellMeter(broker.port).trade())
-        others = asyncio.create_task(Meters(broker.port, silent={JAVASCRIPT, SHELL}).run())
-        await asyncio.sleep(1.0)  # the others' subscriptions
-        async with market(tmp_path, broker.port, settings(1, patience_s=5.0)) as engine:
+        async with (
+            living_meters(broker.port, silent={JAVASCRIPT, SHELL}),
+            market(tmp_path, broker.port, settings(1, patience_s=15.0)) as engine,
+        ):
             await engine.run()
         by_shell = await shell
-        others.cancel()
         said, _ = await script.communicate(b"")
     events = [json.loads(line) for line in said.splitlines()]
     assert all(event["isMarkets"] for event in events), "ethers does not take the market's signature"

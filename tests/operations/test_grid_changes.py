@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from market.service.solver import SolverProcess
 from market.service.store import Store, instructions, intervals
 from meters.broker import Broker
 from tests.service import scene
-from tests.service.scene import FEEDER, SECONDS, START, Meters, market, settings
+from tests.service.scene import FEEDER, SECONDS, START, a_day, living_meters, market, settings
 
 INTERVALS = 6
 CHANGED = START + 3 * SECONDS
@@ -47,7 +46,7 @@ def weaker_net(path: Path, cable_a: float) -> str:
     return open_feeder(str(path)).sha256
 
 
-async def a_day(
+async def told_day(
     folder: Path, asked: Sequence[dict[str, Any]], after: int = 0, spoil: Path | None = None
 ) -> list[str]:
     """What was answered to instructions given after wave ``after``; then ``spoil`` is another net."""
@@ -58,14 +57,7 @@ async def a_day(
                 for body in asked:
                     instructions.give(tx, "op", "grid", body, "the cable was replaced")
 
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            of = settings(INTERVALS)
-            async with market(folder, broker.port, of, give, parts=physics(folder)) as running:
-                await running.run()
-        finally:
-            living.cancel()
+    await a_day(folder, settings(INTERVALS), give, parts=physics(folder))
     with Store(folder / "market.sqlite", {}) as stored, stored.reading() as connection:
         rows = connection.exec_driver_sql("SELECT refusal FROM instruction ORDER BY id")
         return [row.refusal for row in rows]
@@ -93,7 +85,7 @@ async def test_a_weaker_cable_counts_from_its_interval_on_and_the_journal_proves
         "feeder_sha256": sha256,
         "limits": {"v_min_pu": 0.93},
     }
-    assert await a_day(tmp_path, [body]) == [""]
+    assert await told_day(tmp_path, [body]) == [""]
     found = clearings(tmp_path)
     before, after = found[:3], found[3:]
     assert {book.feeder for book, _ in before} == {FEEDER}
@@ -133,7 +125,7 @@ async def test_a_network_that_does_not_fit_is_refused_and_nothing_changes(tmp_pa
         good | {"first_start": CHANGED + 1},
         good | {"limits": {"v_min_pu": 2.0}},
     ]
-    told = await a_day(tmp_path, asked)
+    told = await told_day(tmp_path, asked)
     words = ["'load:3' is not on", "was changed", "is no file", "is too early", "no boundary", "voltage band"]
     assert len(told) == len(words)
     for refusal, word in zip(told, words, strict=True):
@@ -159,18 +151,14 @@ async def test_a_net_that_was_changed_in_place_suspends_its_intervals_until_it_i
         if progress.stage == "publish" and progress.index == 1:
             raise EndedError
 
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            of = settings(INTERVALS)
-            with pytest.raises(EndedError):
-                async with market(tmp_path, broker.port, of, give, parts=physics(tmp_path)) as first:
-                    await first.run()
-            weaker_net(path, 500.0)
-            async with market(tmp_path, broker.port, of, parts=physics(tmp_path)) as second:
-                await second.run()
-        finally:
-            living.cancel()
+    of = settings(INTERVALS)
+    async with Broker() as broker, living_meters(broker.port):
+        with pytest.raises(EndedError):
+            async with market(tmp_path, broker.port, of, give, parts=physics(tmp_path)) as first:
+                await first.run()
+        weaker_net(path, 500.0)
+        async with market(tmp_path, broker.port, of, parts=physics(tmp_path)) as second:
+            await second.run()
     found = clearings(tmp_path)
     assert [record.status for _, record in found] == ["cleared"] * 3 + ["suspended"] * 3
     assert all("its network is not to be had" in (record.reason or "") for _, record in found[3:])
@@ -205,7 +193,7 @@ async def test_the_console_verifies_each_interval_on_its_own_network(
 ) -> None:
     sha256 = weaker_net(tmp_path / "net.json", 0.95)
     body = {"first_start": CHANGED, "feeder": "net.json", "feeder_sha256": sha256, "limits": None}
-    assert await a_day(tmp_path, [body]) == [""]
+    assert await told_day(tmp_path, [body]) == [""]
     monkeypatch.chdir(tmp_path)  # where the configuration would be
     shown = Market(tmp_path / "market.sqlite")
     with shown.stored.reading() as connection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from market.service.replay import Replay, difference
 from market.service.statements import statements
 from market.service.store import Store, booked, leases, schema
 from market.service.store.leases import FencedError
-from meters.broker import Broker
 from tests.postgres import postgres_database, postgres_server  # noqa: F401  fixtures
-from tests.service.scene import Meters, market, physics, settings
+from tests.service.scene import a_day, physics, settings
 
 pytestmark = pytest.mark.needs("postgres")
 INTERVALS = 3
@@ -28,13 +26,7 @@ async def test_a_day_is_the_same_as_on_sqlite_and_follows_from_its_journal(
     for place in (None, postgres):
         folder = tmp_path / ("postgres" if place else "sqlite")
         folder.mkdir()
-        async with Broker() as broker:
-            living = asyncio.create_task(Meters(broker.port).run())
-            try:
-                async with market(folder, broker.port, settings(INTERVALS), database=place) as running:
-                    await running.run()
-            finally:
-                living.cancel()
+        await a_day(folder, settings(INTERVALS), database=place)
     with Store(tmp_path / "sqlite" / "market.sqlite", {}) as lite, Store(postgres, {}) as large:
         with lite.reading() as here, large.reading() as there:
             assert difference(here, there) is None
