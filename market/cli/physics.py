@@ -69,10 +69,7 @@ def _physics(
 ) -> Physics:
     def changed(network: Network) -> Physics:
         other = open_feeder(network.feeder_name, base)
-        band = network_limits(other, **network.limits.model_dump())
-        if (band.v_min_pu >= band.v_max_pu).any():
-            given = network.limits.model_dump(exclude_none=True)
-            raise FeederError.single("feeder", "limits", given, "leave no voltage band at some bus")
+        check_band(other, network.limits, other.name, "limits.")
         forecast = outsiders_on(network.feeder_name)
         return _physics(other, network.limits, interval_s, forecast, outsiders_on, base)
 
@@ -85,6 +82,27 @@ def _physics(
         feeder_sha256=feeder.sha256,
         changed=changed,
     )
+
+
+def check_band(feeder: Feeder, limits: Limits, source: str, place: str = "") -> None:
+    """Raises :class:`FeederError` where ``limits``, which stand at ``place`` of ``source``, leave no voltage
+    at a bus, beside each other or beside the net's own.
+    """
+    band = network_limits(feeder, **limits.model_dump())
+    if not (without := np.flatnonzero(band.v_min_pu >= band.v_max_pu)).size:
+        return
+    node = int(without[0])
+    low, high = float(feeder.v_min_pu[node]), float(feeder.v_max_pu[node])
+    at = f"at bus:{feeder.v_bus[node]}"
+    if limits.v_min_pu is not None:
+        whose = f"{high:g}, the net's own {at}" if limits.v_max_pu is None else f"{limits.v_max_pu:g}"
+        raise FeederError.single(
+            source, f"{place}v_min_pu", limits.v_min_pu, f"is not below v_max_pu, {whose}"
+        )
+    if limits.v_max_pu is not None:
+        reason = f"is not above v_min_pu, {low:g}, the net's own {at}"
+        raise FeederError.single(source, f"{place}v_max_pu", limits.v_max_pu, reason)
+    raise FeederError.single(feeder.name, "v_min_pu", low, f"is not below v_max_pu, {high:g}, {at}")
 
 
 def bus_of(feeder: Feeder, connection_point: str) -> int:

@@ -31,12 +31,14 @@ def command(config: Path, speed: float, upgrade: bool) -> None:
     can be ended in any way at any time: started again it goes on. One line of JSON an event goes to standard
     error. `peergrid init` makes a CONFIG.
     """
+    from market.cli.beforehand import check
     from market.cli.event_log import log_events
     from market.cli.service import serve
     from market.cli.service_config import read_service
     from market.cli.systemd import told_of
 
     settings = read_service(config)
+    check(settings, config)
     base = config.resolve().parent
     clock = market_clock(base / settings.folder, speed)
     log_events()

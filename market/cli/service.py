@@ -208,7 +208,7 @@ async def opened(
             members: Sequence[Member] = world.members
             signer, domain, settler = world.market, made.domain, made.settler
         else:
-            members = read_members(place.base / (market.members or ""), _bus_of(feeder))
+            members = read_members(place.base / (market.members or ""), bus_of(feeder))
             signer = read_key(place.base / (market.key or ""))
             domain, settler, registered = _on_a_node(place, store)
         solver = await asyncio.to_thread(parts.enter_context, SolverProcess(market.feeder, base=place.base))
@@ -264,7 +264,6 @@ def simulated_world(market: MarketSection, base: Path) -> World:
         market=DemoMarket(
             tariff=market.tariff,
             limits=market.limits,
-            gate_closure_s=market.gate_closure_s,
             settle_every=market.settle_every,
         ),
     )
@@ -307,7 +306,7 @@ def _first_start(store: Store, clock: WallClock, market: MarketSection) -> int:
     return clock.now() // seconds * seconds + seconds
 
 
-def _bus_of(feeder: Feeder) -> dict[str, int]:
+def bus_of(feeder: Feeder) -> dict[str, int]:
     elements = dict(zip(feeder.element.tolist(), feeder.element_bus.tolist(), strict=True))
     return elements | {f"bus:{bus}": bus for bus in elements.values()}
 

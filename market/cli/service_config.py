@@ -5,15 +5,26 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from grid.errors import InputError, Problem
 from market.auction.book import Limits
 from market.cli.alerts_config import AlertsSection
 from market.messages.models import Address, FeederId, Tariff
-from market.service.settings import DATABASE, Member, Role, SettleEvery, Treasury
+from market.service.settings import (
+    DATABASE,
+    ClearingTime,
+    GateClosure,
+    Member,
+    MeteringTime,
+    Minutes,
+    Role,
+    SettleEvery,
+    Treasury,
+    every_role,
+)
 from meters.configuration import Part, parsed, read_text, read_toml
 from meters.household.settings import HouseholdSettings
 
@@ -102,10 +113,10 @@ class MarketSection(Part):
 
     name: FeederId
     feeder: Text
-    minutes: Literal[5, 15, 30, 60] = 15
-    gate_closure_s: Annotated[int, Field(gt=0)] = 300
-    clearing_s: Annotated[int, Field(gt=0)] = 120
-    metering_s: Annotated[int, Field(ge=30)] = 180
+    minutes: Minutes = 15
+    gate_closure_s: GateClosure = 300
+    clearing_s: ClearingTime = 120
+    metering_s: MeteringTime = 180
     clock_skew_s: Annotated[int, Field(ge=0)] = 60
     dispute_window_s: Annotated[int, Field(ge=0)] = 14 * 86_400
     settle_every: SettleEvery = "hour"
@@ -116,7 +127,7 @@ class MarketSection(Part):
     key: Text | None = None
     members: Text | None = None
     chain: ChainSection | None = None
-    treasuries: dict[Role, Address] | None = None
+    treasuries: Annotated[dict[Role, Address], AfterValidator(every_role)] | None = None
 
     @model_validator(mode="after")
     def _real_or_simulated(self) -> Self:

@@ -317,6 +317,12 @@ class Tariff(BaseModel):
         ):
             if parts is not None and parts.total != price:
                 raise ValueError(f"{name} add up to {parts.total} and not to {price}")
+        if self.import_parts is None and self.import_fees > max(0, self.import_price):
+            # An hour with energy below zero may have that: its parts say so.
+            raise ValueError(
+                f"import_fees of {self.import_fees} is above import_price of {self.import_price}, which it is"
+                " part of: import_parts are needed where energy is below zero"
+            )
         if self.import_parts and self.import_fees != self.import_parts.network + self.import_parts.levies:
             raise ValueError("import_fees is not network + levies of import_parts")
         if self.local_parts and self.local_parts.energy:

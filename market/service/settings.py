@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from market.auction.book import Limits
 from market.messages.models import Address, FeederId, Tariff, UnixTime
@@ -19,6 +19,39 @@ DATABASE = "market.sqlite"
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _within_interval(value: int, info: ValidationInfo) -> int:
+    """What is shorter than an interval."""
+    minutes = info.data.get("minutes")
+    if minutes is not None and value >= 60 * minutes:
+        raise ValueError(f"is not below the interval's length of {60 * minutes} s")
+    return value
+
+
+def _before_interval(value: int, info: ValidationInfo) -> int:
+    """What ends before the interval begins, where a market has no end: simulated time waits for it."""
+    gate_closure_s = info.data.get("gate_closure_s")
+    if info.data.get("intervals") is None and gate_closure_s is not None and value > gate_closure_s:
+        raise ValueError(
+            f"is above gate_closure_s of {gate_closure_s} s: awards would come after the interval began"
+        )
+    return value
+
+
+def every_role(value: dict[Role, Any]) -> dict[Role, Any]:
+    """One of each of the market's own accounts."""
+    if missing := [role for role in get_args(Role) if role not in value]:
+        raise ValueError(f"lacks {', '.join(missing)}")
+    return value
+
+
+# A market's times, as its configuration and its settings have them, in this order: each is checked against
+# those before it.
+Minutes = Literal[5, 15, 30, 60]
+GateClosure = Annotated[int, Field(gt=0, validate_default=True), AfterValidator(_within_interval)]
+ClearingTime = Annotated[int, Field(gt=0, validate_default=True), AfterValidator(_before_interval)]
+MeteringTime = Annotated[int, Field(ge=30, validate_default=True), AfterValidator(_within_interval)]
 
 
 class Member(_Part):
@@ -59,33 +92,25 @@ class MarketSettings(_Part):
     feeder: FeederId
     feeder_name: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)]
-    minutes: Literal[5, 15, 30, 60] = 15
+    minutes: Minutes = 15
     first_interval_start: UnixTime
     intervals: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
-    gate_closure_s: Annotated[int, Field(gt=0)] = 300
-    clearing_s: Annotated[int, Field(gt=0)] = 120
-    metering_s: Annotated[int, Field(ge=30)] = 180
+    gate_closure_s: GateClosure = 300
+    clearing_s: ClearingTime = 120
+    metering_s: MeteringTime = 180
     dispute_window_s: Annotated[int, Field(ge=0)] = 14 * 86_400
     tariff: Tariff
     limits: Limits = Limits()
     settle_every: SettleEvery = "hour"
     patience_s: Annotated[float, Field(gt=0)] = 30.0
     clock_skew_s: Annotated[int, Field(ge=0)] | None = None
-    treasuries: dict[Role, Treasury]
+    treasuries: Annotated[dict[Role, Treasury], AfterValidator(every_role)]
     configuration_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = "0" * 64
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _on_a_boundary(self) -> Self:
         if self.first_interval_start % (60 * self.minutes):
             raise ValueError(f"first_interval_start is not on a boundary of {self.minutes} minutes")
-        if self.gate_closure_s >= 60 * self.minutes:
-            raise ValueError("gate_closure_s is not below the interval's length")
-        if self.intervals is None and self.clearing_s > self.gate_closure_s:
-            raise ValueError("clearing_s is above gate_closure_s: awards would come after the interval began")
-        if self.metering_s >= self.seconds:
-            raise ValueError("metering_s is not below the interval's length")
-        if len(self.treasuries) != 4:
-            raise ValueError("treasuries needs retailer, network, imbalance and rounding")
         return self
 
     @property

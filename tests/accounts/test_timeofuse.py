@@ -81,8 +81,16 @@ def test_a_tariff_without_parts_reads_as_before() -> None:
         ({"import_fees": 90_001, "import_parts": PARTS}, "is not network . levies"),
         ({"export_parts": {"energy": 79_999}}, "export_parts add up to 79999"),
         ({"local_fee": 5, "local_parts": {"energy": 5}}, "its price is the auction's"),
+        ({"import_fees": 300_001}, "import_fees of 300001 is above import_price of 300000"),
     ],
 )
 def test_parts_that_do_not_add_up_are_refused(more: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Tariff.model_validate({**DAY, **more})
+
+
+def test_fees_are_above_the_price_in_an_hour_whose_energy_is_below_zero() -> None:
+    parts = {"energy": -40_000, "network": 70_000, "levies": 20_000, "vat": 9_500}
+    prices = {**DAY, "export_price": 0, "import_price": 59_500, "import_fees": 90_000, "import_parts": parts}
+    assert Tariff.model_validate(prices).import_fees == 90_000
+    assert Tariff.model_validate({**DAY, "export_price": -9, "import_price": -5}).import_fees == 0

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from market.cli.main import run as peergrid
+from market.cli.service import simulated_world
+from market.cli.service_config import read_service
 from tests.faults.promise import promise
-from tests.service.process import NAME, Service, configuration, is_event, query
+from tests.service.process import FEEDER, NAME, Service, configuration, is_event, query
 
 
 @pytest.fixture
@@ -110,15 +112,77 @@ def test_a_second_market_waits_and_one_that_overslept_its_lease_is_fenced(
         (("[markets.simulation]", "[markets.simulations]"), "markets[0].simulations"),
         (('name = "', 'name = "Ä'), "markets[0].name"),
         (("seed = 1", 'seed = 1\nkey = "k"'), "key"),
+        (
+            ("gate_closure_s = 300", "gate_closure_s = 900"),
+            "market.toml: markets[0].gate_closure_s: 900 is not below the interval's length of 900 s",
+        ),
+        (
+            ("metering_s = 180", "metering_s = 1000"),
+            "markets[0].metering_s: 1000 is not below the interval's",
+        ),
+        (
+            ("minutes = 15", "minutes = 5"),
+            "markets[0].gate_closure_s: 300 is not below the interval's length",
+        ),
+        (
+            ("clearing_s = 300", "clearing_s = 301"),
+            "markets[0].clearing_s: 301 is above gate_closure_s of 300",
+        ),
+        (
+            (f'feeder = "{FEEDER}"', 'feeder = "simbench:x"'),
+            "market.toml: markets[0].feeder: 'simbench:x' is no SimBench code",
+        ),
+        ((f'feeder = "{FEEDER}"', 'feeder = "lost.json"'), "markets[0].feeder: 'lost.json' is no file"),
+        (
+            ("# v_min_pu = 0.95", "v_min_pu = 1.2"),
+            "market.toml: markets[0].limits.v_min_pu: 1.2 is not below v_max_pu, 1.1, the net's own at bus:",
+        ),
+        (
+            ("# v_min_pu = 0.95", "v_min_pu = 1.02\nv_max_pu = 1.01"),
+            "markets[0].limits.v_min_pu: 1.02 is not below v_max_pu, 1.01",
+        ),
+        (("[[markets]]", '[alerts.webhook]\nurl_file = "hook"\n[[markets]]'), "market.toml: alerts: "),
+        (
+            ("import_fees = 100000", "import_fees = 400000"),
+            "markets[0].tariff: import_fees of 400000 is above import_price of 300000",
+        ),
     ],
 )
 def test_a_configuration_that_is_wrong_is_refused_by_field(
     config: Path, change: tuple[str, str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config.write_text(config.read_text().replace(*change, 1))
+    assert peergrid(["run", str(config), "--speed", "2"]) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1, told
+    assert [path.name for path in config.parent.iterdir()] == [config.name]
+
+
+def test_everything_that_a_real_market_names_is_looked_at_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "market.toml"
+    assert peergrid(["init", FEEDER, "--real", "--out", str(config)]) == 0
+    config.write_text(config.read_text().replace("0x…", "0x" + "ab" * 20))
+    capsys.readouterr()
     assert peergrid(["run", str(config)]) == 2
-    assert words in capsys.readouterr().err
-    assert not (config.parent / "market").exists()
+    told = capsys.readouterr().err.splitlines()
+    fields = ["broker.tls", *(f"markets[0].{name}" for name in ("members", "key"))]
+    fields += [f"markets[0].chain.{name}" for name in ("deployment", "settler_key", "registry_salt")]
+    assert [line.split(": ")[2] for line in told] == fields
+    config.write_text(config.read_text().replace('rounding = "', '# rounding = "'))
+    assert peergrid(["run", str(config)]) == 2
+    assert capsys.readouterr().err.endswith("market.toml: markets[0].treasuries: lacks rounding\n")
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_gates_of_long_intervals_close_as_early_as_is_asked(config: Path) -> None:
+    text = config.read_text()
+    for old, new in (("minutes = 15", "minutes = 60"), ("gate_closure_s = 300", "gate_closure_s = 1800")):
+        text = text.replace(old, new)
+    config.write_text(text)
+    (market,) = read_service(config).markets
+    assert simulated_world(market, config.parent).members
 
 
 def test_two_feeders_in_one_process(config: Path, start: Callable[[str], Service]) -> None:
