@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,10 @@ from tests.service.scene import (
     METERS,
     SECONDS,
     START,
-    Meters,
+    living_meters,
     market,
     order_of,
+    rows,
     settings,
     signer,
 )
@@ -92,7 +91,6 @@ async def test_who_withdrew_everything_is_supplied_by_the_retailer_and_not_at_th
     """There is no guarantee here: one µEUR that the household cannot pay would stop the market."""
     owner, intervals = signer("owner:load:0"), 7
     journal = SqliteJournal(tmp_path / "owner.sqlite")
-    meters = Meters(broker.port)
     standings: list[Any] = []
 
     def leave(progress: Progress) -> None:
@@ -105,19 +103,18 @@ async def test_who_withdrew_everything_is_supplied_by_the_retailer_and_not_at_th
             # An hour later it is due: what comes now, the household no longer answers for.
             standings.append((held, contracts.pending_withdrawal(owner.address).amount_ueur))
 
-    living = asyncio.create_task(meters.run())
-    try:
-        of = settings(intervals)
-        async with market(tmp_path, broker.port, of, leave, withdrawal_delay_s=4 * SECONDS) as engine:
-            contracts = engine._settler._contracts
-            chain = contracts._chain
-            await engine.run()
-            left = contracts.pending_withdrawal(owner.address).amount_ueur
-            assert contracts.debts([owner.address]) == {}
-            assert contracts.guarantee() == 0
-    finally:
-        living.cancel()
-        journal.disconnect()
+    of = settings(intervals)
+    async with (
+        living_meters(broker.port) as meters,
+        market(tmp_path, broker.port, of, leave, withdrawal_delay_s=4 * SECONDS) as engine,
+    ):
+        contracts = engine._settler._contracts
+        chain = contracts._chain
+        await engine.run()
+        left = contracts.pending_withdrawal(owner.address).amount_ueur
+        assert contracts.debts([owner.address]) == {}
+        assert contracts.guarantee() == 0
+    journal.disconnect()
 
     lines = _postings(tmp_path, f"household:{METERS[0].address}")
     carried = {start for start, kind, _, _ in lines if kind == "carried"}
@@ -145,13 +142,7 @@ async def test_who_withdrew_everything_is_supplied_by_the_retailer_and_not_at_th
 
 
 def _postings(folder: Path, account: str) -> list[tuple[int, str, int, int]]:
-    connection = sqlite3.connect(folder / "market.sqlite")
-    try:
-        return list(
-            connection.execute(
-                "SELECT interval_start, kind, amount_neur, energy_wh FROM posting WHERE account = ?",
-                (account,),
-            )
-        )
-    finally:
-        connection.close()
+    return rows(
+        folder,
+        f"SELECT interval_start, kind, amount_neur, energy_wh FROM posting WHERE account = '{account}'",
+    )

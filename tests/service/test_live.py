@@ -12,7 +12,16 @@ from market.service.replay import Replay
 from market.service.solver import SolverProcess
 from market.service.store import Store, instructions, intervals
 from meters.broker import Broker
-from tests.service.scene import FEEDER, SECONDS, START, Meters, live_market, physics, settings, state_of
+from tests.service.scene import (
+    FEEDER,
+    SECONDS,
+    START,
+    live_market,
+    living_meters,
+    physics,
+    settings,
+    state_of,
+)
 
 SPEED = 150
 OF = settings(None, clock_skew_s=SECONDS, clearing_s=290, settle_every="interval")
@@ -35,7 +44,7 @@ def clearings(folder: Path) -> dict[int, str]:
 
 async def until(folder: Path, number: int, *wanted: str) -> None:
     """Interval ``number`` is in one of the states ``wanted``."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while states(folder).get(START + number * SECONDS) not in wanted:
             await asyncio.sleep(0.1)
 
@@ -43,9 +52,7 @@ async def until(folder: Path, number: int, *wanted: str) -> None:
 async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_path: Path) -> None:
     """Then the market is stopped, misses two gates, and makes up for them when it runs again."""
     database = tmp_path / "market.sqlite"
-    async with Broker() as broker:
-        meters = Meters(broker.port)
-        living = asyncio.create_task(meters.run())
+    async with Broker() as broker, living_meters(broker.port) as meters:
         with SolverProcess(FEEDER) as solver:
             stop = asyncio.Event()
             async with live_market(tmp_path, broker.port, OF, clock_at(START - SECONDS), solver) as market:
@@ -67,7 +74,6 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
                 await until(tmp_path, 6, "CLEARED")
                 stop.set()
                 await running
-        living.cancel()
 
     came_to = clearings(tmp_path)
     assert (came_to[0], came_to[1], came_to[6]) == ("CLEARED", "SUSPENDED", "CLEARED")

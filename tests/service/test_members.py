@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +30,10 @@ from tests.service.scene import (
     SECONDS,
     START,
     Meters,
+    a_day,
     market,
     physics,
+    rows,
     settings,
     signer,
 )
@@ -118,22 +118,10 @@ async def _run(folder: Path) -> None:
                 for body, _ in ASKED:
                     instructions.give(tx, "op", "member", body, "asked for")
 
-    async with Broker() as broker:
-        meters = Village(broker.port)
-        living = asyncio.create_task(meters.run())
-        try:
-            async with market(folder, broker.port, settings(INTERVALS), give) as running:
-                await running.run()
-        finally:
-            living.cancel()
+    meters = await a_day(folder, settings(INTERVALS), give, Village)
     refused = {(r.meter, r.reason) for r in meters.receipts if r.kind == ReceiptKind.ORDER}
     assert (LEAVING, "is no member in this interval") in refused
     assert (BROKEN, "is no member in this interval") in refused
-
-
-def rows(folder: Path, query: str) -> list[Any]:
-    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
-        return list(connection.execute(query))
 
 
 def test_what_cannot_be_is_refused_with_its_reason(day: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,17 @@ from market.service.store import Store, batch_views, instructions, money
 from market.service.store.journal import StoreJournal
 from market.service.waves import SimulatedMarket
 from meters.broker import Broker
-from tests.service.scene import MEMBERS, SECONDS, START, Meters, market, physics, settings, signer
+from tests.service.scene import (
+    MEMBERS,
+    SECONDS,
+    START,
+    living_meters,
+    market,
+    physics,
+    rows,
+    settings,
+    signer,
+)
 
 INTERVALS = 7
 HANDED_OVER, CHANGED = 1, 4
@@ -84,20 +92,15 @@ async def _run(folder: Path) -> dict[str, int]:
                         asked = {"change": "owner", "meter": METER, **body}
                         instructions.give(tx, "op", "member", asked, "key lost")
 
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            async with market(folder, broker.port, settings(INTERVALS), act) as running:
-                await running.run()
-                found: dict[str, int] = contracts_of(running).balances([OWNER.address, WALLET.address])
-        finally:
-            living.cancel()
+    async with (
+        Broker() as broker,
+        living_meters(broker.port),
+        market(folder, broker.port, settings(INTERVALS), act) as engine,
+    ):
+        running = engine
+        await engine.run()
+        found: dict[str, int] = contracts_of(engine).balances([OWNER.address, WALLET.address])
     return found
-
-
-def rows(folder: Path, query: str) -> list[Any]:
-    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
-        return list(connection.execute(query))
 
 
 def test_what_is_not_so_on_the_chain_is_refused(day: tuple[Path, dict[str, int]]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,9 +17,8 @@ from market.service import batching
 from market.service.batching import Batches
 from market.service.settler import ContractSettler
 from market.service.store import Store, alarms, money
-from meters.broker import Broker
 from tests.contracts.anvil import Anvil
-from tests.service.scene import DEPOSITS, START, Meters, market, settings, signer
+from tests.service.scene import DEPOSITS, START, a_day, rows, settings, signer
 
 pytestmark = pytest.mark.needs("anvil")
 OF = settings(5)
@@ -33,16 +30,6 @@ def anvil() -> Iterator[Anvil]:
     node = Anvil()
     yield node
     node.end()
-
-
-async def day(folder: Path) -> None:
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            async with market(folder, broker.port, OF) as engine:
-                await engine.run()
-        finally:
-            living.cancel()
 
 
 def settler_on(node: RpcChain, journal: SqliteJournal) -> ContractSettler:
@@ -76,20 +63,12 @@ def send(store: Store, settler: ContractSettler) -> int:
     return len(waiting)
 
 
-def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(folder / "market.sqlite")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
 def test_what_a_deep_reorganisation_took_is_shown_as_pending_and_settled_again(
     tmp_path: Path, anvil: Anvil, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever the depth: it is walked back in steps until what is there begins, or the market does.
     monkeypatch.setattr(batching, "_LOOKED_BACK_AT_ONCE", 2)
-    asyncio.run(day(tmp_path))
+    asyncio.run(a_day(tmp_path, OF))
     node = RpcChain(anvil.url)
     journal = SqliteJournal(tmp_path / "anvil.sqlite")
     settler = settler_on(node, journal)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,37 +13,30 @@ import pytest
 from grid.errors import SolverError
 from market.auction.book import Book
 from market.auction.record import ClearingRecord
+from market.messages.models import Gate
 from market.service.ports import Clear, never
 from market.service.replay import Difference, Replay
 from market.service.settings import MarketSettings
 from market.service.store import Store
-from meters.broker import Broker
-from tests.service.scene import METERS, SECONDS, START, Meters, market, physics, reading_of, settings
+from meters.mqtt import Message
+from tests.service.scene import METERS, SECONDS, START, Meters, a_day, physics, reading_of, settings
 
 INTERVALS = 4
 
 
-async def a_day(folder: Path, clear: Clear | None = None) -> None:
+async def late_day(folder: Path, clear: Clear | None = None) -> None:
     """With readings that come late, so that there are adjustments."""
     held_at = START + SECONDS
 
-    def release(number: int, _: object) -> list[object]:
+    def release(number: int, _: Gate) -> list[Message]:
         return [Meters.message(reading_of(index, held_at)) for index in range(2)] if number == 3 else []
 
-    async with Broker() as broker:
-        meters = Meters(
-            broker.port,
-            on_open=release,  # type: ignore[arg-type]
-            withheld=lambda r: r.taken_at == held_at and r.meter in (METERS[0].address, METERS[1].address),
-        )
-        living = asyncio.create_task(meters.run())
-        try:
-            async with market(
-                folder, broker.port, settings(INTERVALS, patience_s=2.0), clear=clear
-            ) as running:
-                await running.run()
-        finally:
-            living.cancel()
+    meters = partial(
+        Meters,
+        on_open=release,
+        withheld=lambda r: r.taken_at == held_at and r.meter in (METERS[0].address, METERS[1].address),
+    )
+    await a_day(folder, settings(INTERVALS, patience_s=2.0), meters=meters, clear=clear)
 
 
 def replayed(folder: Path) -> Difference | None:
@@ -72,7 +65,7 @@ async def test_a_day_follows_from_its_journal_and_what_was_changed_is_named(tmp_
             raise SolverError("the solver was killed")
         return physics().clear(book, out_of_time)
 
-    await a_day(tmp_path, suspended_once)
+    await late_day(tmp_path, suspended_once)
     assert replayed(tmp_path) is None
 
     changed = START + SECONDS
@@ -93,7 +86,7 @@ async def test_a_day_follows_from_its_journal_and_what_was_changed_is_named(tmp_
 
 
 async def test_the_journal_cannot_be_changed(tmp_path: Path) -> None:
-    await a_day(tmp_path)
+    await late_day(tmp_path)
     for statement in ("UPDATE journal SET at = 0", "DELETE FROM journal"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             tamper(tmp_path, statement)
