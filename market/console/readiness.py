@@ -55,10 +55,11 @@ def readiness(market: Market, now: float) -> Readiness | None:
     silent_s = round(now - seen.seen_at)
     alive = silent_s <= SILENT_S
     holder = lease.holder if lease else ""
+    ended = holder != "" and leases.is_gone(holder)
     checks = [
         Check("database", True, ""),
         Check("market", alive, "" if alive else f"has noted nothing for {silent_s} s"),
-        Check("lease", holder != "", holder or "nobody has it"),
+        Check("lease", leases.is_held(lease), f"{holder} has ended" if ended else holder or "nobody has it"),
     ]
     for name in _PARTS:
         part = parts.get(name)

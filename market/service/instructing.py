@@ -226,6 +226,10 @@ class Instructing:
                 energy = Metered(int(body["import_wh"]), int(body["export_wh"]), Flag.ESTIMATED)
                 if min(energy.import_wh, energy.export_wh) < 0:
                     raise RefusedError("import_wh and export_wh are not negative")
+                most_wh = self._settling.most_wh(found.meter)
+                if max(energy.import_wh, energy.export_wh) > most_wh:
+                    fuse = f"the fuse of {self._members[found.meter].fuse_w} W"
+                    raise RefusedError(f"{fuse} carries at most {most_wh} Wh in an interval")
             case other:
                 raise RefusedError(f"decision {other!r} is neither upheld nor dismissed")
         disputes.close_one(tx, found.id, at, body["decision"], reason, energy)

@@ -27,6 +27,7 @@ from market.service.lease_holder import LeaseHolder
 from market.service.ports import BehindError, OnChain, Standing, never
 from market.service.registered import Registered
 from market.service.settings import Member
+from market.service.settler import refused_because
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
 from market.service.store import alarms, health, intervals
@@ -302,11 +303,13 @@ class LiveMarket(Engine):
                 self._lacks(error)
                 wait_s = _CHAIN_LOOK_S
             except ChainError as error:
-                if isinstance(error, ContractRevertError):
-                    # Nobody can pay this batch: no order is taken until somebody has.
-                    self._blocked = f"settlement waits: {error}"
                 self._chain_trouble = str(error)
-                self._alarm("chain", "chain", str(error))
+                if isinstance(error, ContractRevertError):
+                    # Nobody can pay this batch: no order is taken until somebody has. That is public, and
+                    # whose account it is for operators.
+                    self._blocked = f"settlement waits: {refused_because(error)}"
+                    self._chain_trouble = f"{self._blocked} ({error})"
+                self._alarm("chain", "chain", self._chain_trouble)
                 wait_s = min(2 * wait_s, _CHAIN_RETRY_MAX_S)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), wait_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from contracts.chain import ContractRevertError
 from contracts.escrow_events import Movements, SettledBatch
 from contracts.market_contracts import MarketContracts, settlement_id
 from contracts.sender import Sender
@@ -13,6 +14,13 @@ from market.service.clock import SimulatedClock
 from market.service.ports import ChainBooks, OnChain, Sent, Settler, Standing
 
 _LOOKS_MAX = 3
+_REFUSED = {
+    "EnforcedPause": "the contract is paused",
+    "GuaranteeBeyondLimit": "shortfalls would draw more from the guarantee than they may in one window",
+    "GuaranteeExhausted": "somebody cannot pay, and the guarantee does not suffice",
+    "PositionBeyondLimit": "somebody would pay more in one batch than the contract lets the settler take",
+    "WindowBeyondLimit": "more would move than the contract lets the settler move in one window",
+}
 
 
 class ContractSettler:
@@ -127,6 +135,11 @@ class ContractSettler:
                 address: (one.amount_ueur, one.due_at) for address, one in pending.items() if one.amount_ueur
             },
         )
+
+
+def refused_because(error: ContractRevertError) -> str:
+    """Why the contracts refuse a batch, in words that name nobody."""
+    return _REFUSED.get(error.reason.name, f"the contracts refuse the batch ({error.reason.name})")
 
 
 def _on_chain(sequence: int, batch: SettledBatch, final_block: int) -> OnChain:

@@ -246,14 +246,14 @@ class Settling:
                 if energies[meter] is None:
                     energies[meter] = metered_energy(far.get(meter, ()), start, start + seconds)
         for meter, energy in energies.items():
-            if energy is not None and max(energy.import_wh, energy.export_wh) > self._most_wh(meter):
+            if energy is not None and max(energy.import_wh, energy.export_wh) > self.most_wh(meter):
                 on_impossible(meter, energy)
                 energies[meter] = None
         return {**energies, **disputes.decided(connection, start)}
 
-    def _most_wh(self, meter: str) -> int:
-        """What a fuse carries from the earliest moment that counts as the interval's start to the latest that
-        counts as its end.
+    def most_wh(self, meter: str) -> int:
+        """The most energy of an interval that is believed: what a fuse carries from the earliest moment that
+        counts as the interval's start to the latest that counts as its end.
         """
         return -(-self._members[meter].fuse_w * (self._settings.seconds + 2 * BOUNDARY_TOLERANCE_S) // 3600)
 

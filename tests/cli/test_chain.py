@@ -222,6 +222,33 @@ def test_a_market_is_deployed_on_a_node_once(tmp_path: Path, anvil: Anvil, peerg
 
 
 @pytest.mark.needs("anvil")
+def test_the_settlers_bounds_change_when_the_timelocks_delay_is_over(
+    tmp_path: Path, anvil: Anvil, peergrid: Peergrid
+) -> None:
+    key, operator = key_file(tmp_path, "operator")
+    node, file = RpcChain(anvil.url), tmp_path / "market.json"
+    node._ask("anvil_setBalance", operator.address, hex(10**24))
+    where = ("--rpc", anvil.url, "--key", key, "--deployment", file, "--json")
+    terms = ("--settler", operator.address, "--withdrawal-delay", 600, "--admin-delay", 900)
+    assert peergrid("chain", "deploy", *where, *terms).status == 0
+
+    nothing = peergrid("chain", "limits", "raise", *where)
+    assert nothing.status == 2 and "--position-max" in nothing.err
+    raised = ("limits", "raise", "--position-max", "2500.5", *where)
+    announced = peergrid("chain", *raised)
+    assert announced.status == 0, announced.err
+    early = peergrid("chain", *raised, "--apply")
+    assert early.status == 1 and "TimelockUnexpectedOperationState" in early.err
+    node._ask("evm_increaseTime", 901)
+    node._ask("evm_mine")
+    applied = peergrid("chain", *raised, "--apply").document
+    before = announced.document
+    changed = {name for name in before if before[name] != applied[name]}
+    assert changed == {"block", "position_debit_max_ueur"}
+    assert applied["position_debit_max_ueur"] == 2_500_500_000
+
+
+@pytest.mark.needs("anvil")
 def test_a_newcomer_on_a_node_gets_demo_euros_and_deposits_them(
     tmp_path: Path, anvil: Anvil, peergrid: Peergrid
 ) -> None:

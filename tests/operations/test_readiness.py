@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import time
@@ -99,6 +100,13 @@ def test_what_is_missing_is_told_by_name_and_nothing_else(
     changed(place, act)
     state = found(place)
     assert state is not None and [name for name, ok in state.items() if not ok] == [part]
+
+
+def test_a_market_whose_process_is_known_to_have_ended_is_not_ready_at_once(place: Path) -> None:
+    ended = leases.myself().replace(f" {os.getpid()} ", " 999999999 ")
+    changed(place, lambda tx: leases.take(tx, ended, leases.current(tx)))
+    state = found(place)
+    assert state is not None and [name for name, ok in state.items() if not ok] == ["lease"]
 
 
 def test_a_market_that_is_silent_is_not_ready_and_nothing_of_it_is_known(place: Path) -> None:

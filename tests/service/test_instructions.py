@@ -89,7 +89,7 @@ async def test_a_dispute_holds_back_and_its_decision_settles_anew(tmp_path: Path
     await a_day(tmp_path, asked)
     told = refusals(tmp_path)
     unreadable, impossible = told.pop(4), told.pop(4)
-    assert "the fuse of 43500 W carries at most" in impossible
+    assert "the fuse of 20000 W carries at most" in impossible
     malformed = [unreadable, *told[7:]]
     assert [told[index] for index in (0, 1, 4, 5)] == [""] * 4
     assert "is disputed already" in told[2]

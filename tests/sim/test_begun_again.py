@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from eth_abi.abi import encode
 
+from contracts.artifacts import load
 from contracts.chain import ContractRevertError
 from market.auction.book import Book
 from market.service.clock import WallClock
@@ -20,7 +22,7 @@ from market.service.store import Store, leases
 from market.service.store.leases import FencedError, Lease
 from tests.faults.promise import promise
 from tests.service.process import query
-from tests.service.scene import DOMAIN, MARKET, SECONDS, START
+from tests.service.scene import DOMAIN, MARKET, MEMBERS, SECONDS, START
 from tests.sim import virtual_time
 from tests.sim.faults import Faults, FaultyStore, inline_threads
 from tests.sim.live_meters import Meters
@@ -167,10 +169,13 @@ def test_orders_are_covered_after_a_restart_as_before_it(folder: Path) -> None:
 
 
 def test_gates_open_again_when_a_batch_that_nobody_could_pay_is_paid(folder: Path) -> None:
-    promise("a batch that the contract refuses stops orders until it is paid, and no longer")
+    promise("a batch that the contract refuses stops orders until it is paid; why is public, who is not")
+    (beyond,) = (one for one in load("MarketEscrow").errors.values() if one.name == "PositionBeyondLimit")
+    wallet = MEMBERS[0].owner
 
     def refuse(*_: object) -> Sent:
-        raise ContractRevertError("settle", b"")
+        data = encode(beyond.inputs, (wallet, 30_000_000_000, 1_000_000_000))
+        raise ContractRevertError("MarketEscrow.settle", beyond.selector + data)
 
     async def main(loop: VirtualLoop) -> None:
         world = World(folder, loop)
@@ -187,6 +192,14 @@ def test_gates_open_again_when_a_batch_that_nobody_could_pay_is_paid(folder: Pat
     cleared = query(folder / "market.sqlite", "SELECT status FROM clearing ORDER BY interval_start")
     states = [status for (status,) in cleared]
     assert states[0] == "CLEARED" and "SUSPENDED" in states and states[-1] == "CLEARED"
+    said = query(
+        folder / "market.sqlite",
+        "SELECT DISTINCT json_extract(record, '$.reason') FROM clearing WHERE status = 'SUSPENDED'",
+    )
+    public = "settlement waits: somebody would pay more in one batch than the contract lets the settler take"
+    assert said == [(public,)]
+    ((told,),) = query(folder / "market.sqlite", "SELECT detail FROM alarm WHERE kind = 'chain'")
+    assert told.startswith(public) and wallet in told
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from market.accounts.ledger import combine
 from market.service.batching import Batches
 from market.service.networks import Networks
 from market.service.replay import Replay
 from market.service.settling import Settling
-from market.service.store import Store, intervals
+from market.service.store import Store, intervals, money
 from tests.faults.promise import promise
 from tests.service.process import query
 from tests.service.scene import SECONDS
@@ -166,7 +167,13 @@ def sound(world: World, name: str) -> int:
             for start in intervals.settled_between(connection, 0, max(ended, default=0) + 1):
                 said, settled = settling._energies(connection, start), intervals.metered(connection, start)
                 assert said == settled or start in recent, f"{name}: {start} is not settled on what was said"
-    assert query(database, "SELECT SUM(amount_neur) FROM posting") == [(0,)], f"{name}: money from nowhere"
+                posted, cleared = money.postings(connection, start), settling._cleared(connection, start)
+                carried = settling._carried(cleared, settled, posted, {})
+                owed = settling._settlement(cleared, settled, carried).postings
+                assert combine(posted) == combine(owed), f"{name}: {start} was not posted as it came to"
+    # A market that could not begin before its faults had ended has nothing settled yet.
+    total = query(database, "SELECT COALESCE(SUM(amount_neur), 0) FROM posting")
+    assert total == [(0,)], f"{name}: money from nowhere"
     final: dict[int, dict[str, int]] = {}
     for sequence, address, amount_ueur in query(
         database,

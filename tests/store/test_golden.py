@@ -9,12 +9,14 @@ import json
 import lzma
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from grid.errors import StoreError
 from market.cli.main import run
-from market.service.store import Store
+from market.service.store import Store, leases
 
 CASES = Path(__file__).parents[1] / "cases" / "store"
 CHANGED = {"run"}
@@ -61,6 +63,16 @@ def test_a_database_of_an_older_version_keeps_every_row(
     unfinished = [row[4] for row in sorted(before["interval"]) if row[4] != "FINAL"]
     assert [one["state"] for one in market["intervals"]] == unfinished
     assert unfinished[:2] == ["CLEARED", "CLEARED"]
+
+
+def test_a_market_that_runs_is_not_upgraded_under_its_feet(tmp_path: Path) -> None:
+    path = unpacked(8, tmp_path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE lease SET holder = ?", (leases.myself(),))
+    before = rows_of(path)
+    with pytest.raises(StoreError, match="runs this market: stop it before the upgrade"):
+        Store(path, {}, upgrade=True)
+    assert rows_of(path) == before
 
 
 def test_a_settled_market_goes_on_with_its_sums(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ class Store:
                 return
             stored = {row.key: row.value for row in tx.execute(select(schema.run))}
             if upgrade and stored["schema_version"] != identity["schema_version"]:
+                if holder := _holder(tx):
+                    raise StoreError(f"{self.name}: {holder} runs this market: stop it before the upgrade")
                 from market.service.store.migrations import upgrade_to  # Alembic is rarely needed
 
                 upgrade_to(tx, stored["schema_version"])
@@ -104,6 +106,12 @@ class Store:
         ]
         if different:
             raise OtherStoreError(f"{self.name} belongs to another run: {'; '.join(different)}")
+
+
+def _holder(tx: Connection) -> str:
+    """The process that is the market now, as far as is known; also of a schema that had no leases."""
+    lease = leases.current(tx) if inspect(tx).has_table(leases.table.name) else None
+    return lease.holder if lease is not None and leases.is_held(lease) else ""
 
 
 READ_ONLY: Mapping[str, dict[str, Any]] = {
