@@ -9,9 +9,10 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +24,9 @@ from market.auction.book import Book
 from market.auction.record import ClearingRecord
 from market.messages.models import Award, Clearing, Gate, ReceiptKind, ReceiptResult
 from market.messages.signing import is_signed_by
-from market.service.ports import Clear, Progress, never
+from market.service.ports import Progress, never
+from market.service.readings import ReadingDesk
+from market.service.waves import SimulatedMarket
 from meters.broker import HOST, Broker, Program
 from meters.mqtt import Inbox, Message, Session
 from tests.service.scene import (
@@ -34,6 +37,8 @@ from tests.service.scene import (
     SECONDS,
     START,
     Meters,
+    a_day,
+    living_meters,
     market,
     physics,
     reading_of,
@@ -44,6 +49,7 @@ from tests.service.scene import (
 
 ROOT = Path(__file__).parents[2]
 INTERVALS = 6
+AWARDS = INTERVALS * len(METERS)
 
 
 @pytest.fixture
@@ -52,31 +58,14 @@ async def broker() -> AsyncIterator[Broker]:
         yield running
 
 
-async def day(
-    folder: Path,
-    port: int,
-    meters: Meters | None = None,
-    clear: Clear | None = None,
-    gift_ueur: Mapping[str, int] | None = None,
-    **changes: object,
-) -> Meters:
-    meters = meters or Meters(port)
-    living = asyncio.create_task(meters.run())
-    try:
-        async with market(
-            folder, port, settings(INTERVALS, **changes), clear=clear, gift_ueur=gift_ueur
-        ) as engine:
-            await engine.run()
-        await asyncio.sleep(0.2)
-    finally:
-        living.cancel()
-    return meters
-
-
 async def test_a_day_ends_final_with_chain_and_ledger_equal_to_the_unit(
     tmp_path: Path, broker: Broker
 ) -> None:
-    meters = await day(tmp_path, broker.port)
+    async with living_meters(broker.port) as meters:
+        async with market(tmp_path, broker.port, settings(INTERVALS)) as engine:
+            await engine.run()
+        while len(meters.payloads["clearing"]) < INTERVALS or len(meters.payloads["award"]) < AWARDS:
+            await asyncio.sleep(0.01)
     state = state_of(tmp_path)
     assert {row[1] for row in state["interval"]} == {"FINAL"}
     assert {row[1] for row in state["clearing"]} == {"cleared".upper()}
@@ -88,18 +77,18 @@ async def test_a_day_ends_final_with_chain_and_ledger_equal_to_the_unit(
         ReceiptResult.DUPLICATE,
     }
     awards = [Award.model_validate_json(payload) for payload in meters.payloads["award"]]
-    assert len(awards) == INTERVALS * len(METERS)
+    assert len(awards) == AWARDS
     assert all(is_signed_by(DOMAIN, award, MARKET.address) for award in awards)
     clearings = [Clearing.model_validate_json(payload) for payload in meters.payloads["clearing"]]
     assert all(is_signed_by(DOMAIN, clearing, MARKET.address) for clearing in clearings)
     assert len(clearings) == INTERVALS
 
 
-async def test_the_day_is_the_same_when_the_batches_are_not(tmp_path: Path, broker: Broker) -> None:
+async def test_the_day_is_the_same_when_the_batches_are_not(tmp_path: Path) -> None:
     folders = [tmp_path / every for every in ("interval", "hour", "day")]
     for folder in folders:
         folder.mkdir()
-        await day(folder, broker.port, settle_every=folder.name)
+        await a_day(folder, settings(INTERVALS, settle_every=folder.name))
     first, *others = [state_of(folder) for folder in folders]
     assert all(other["posting"] == first["posting"] for other in others)
     assert all(other["chain"] == first["chain"] for other in others)
@@ -107,16 +96,31 @@ async def test_the_day_is_the_same_when_the_batches_are_not(tmp_path: Path, brok
 
 
 async def test_who_says_nothing_is_a_retail_customer_and_holds_nobody_up_twice(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began = time.monotonic()
-    await day(tmp_path, broker.port, Meters(broker.port, silent={3}), patience_s=1.0)
-    assert time.monotonic() - began < 10
+    silent, waited_s = METERS[3].address, [0.0]
+
+    class Waiting(SimulatedMarket):
+        """Its time passes only while the silent one alone is missing."""
+
+        async def _wait(self, missing: Callable[[], set[str]]) -> None:
+            async def nothing_comes(remaining_s: float) -> None:
+                waited_s.append(remaining_s)
+
+            while missing() - {silent}:
+                await self._gateway.news(60)
+            with monkeypatch.context() as patch:
+                patch.setattr(self._gateway, "news", nothing_comes)
+                await super()._wait(missing)
+
+    monkeypatch.setattr("market.service.waves.time", SimpleNamespace(monotonic=lambda: sum(waited_s)))
+    monkeypatch.setattr("tests.service.scene.SimulatedMarket", Waiting)
+    await a_day(tmp_path, settings(INTERVALS, patience_s=20), meters=partial(Meters, silent={3}))
+    assert waited_s == [0, 20, *[2] * (INTERVALS + 1)], "the registers of the last two intervals too"
     state = state_of(tmp_path)
-    silent = f"household:{METERS[3].address}"
     assert {row[1] for row in state["interval"]} == {"FINAL"}
     assert {row[2] for row in state["interval"]} == {1}
-    assert [row for row in state["posting"] if row[1] == silent] == []
+    assert [row for row in state["posting"] if row[1] == f"household:{silent}"] == []
     books = [json.loads(row[3]) for row in state["clearing"]]
     assert all({"connection_point": "load:3", "p_w": -332.0, "q_var": 0.0} in book["firm"] for book in books)
 
@@ -125,22 +129,20 @@ async def test_who_says_nothing_is_a_retail_customer_and_holds_nobody_up_twice(
     "program", [pytest.param("mosquitto", marks=pytest.mark.needs("mosquitto")), "iotcore"]
 )
 async def test_a_broker_restarted_within_a_wave_tells_the_gate_to_whoever_comes(
-    tmp_path: Path, broker: Broker, program: Program
+    tmp_path: Path, program: Program
 ) -> None:
     """All meters come after the gate was announced on a broker that has been killed since."""
     timely, late = tmp_path / "timely", tmp_path / "late"
     timely.mkdir()
     late.mkdir()
-    await day(timely, broker.port)
+    await a_day(timely, settings(INTERVALS))
     async with Broker(program) as first, market(late, first.port, settings(INTERVALS)) as engine:
         running = asyncio.create_task(engine.run())
         await gate_is_out(late, first.port)
         os.kill(first.pid, signal.SIGKILL)
         await first.ended()
-        async with Broker(program, port=first.port) as second:
-            living = asyncio.create_task(Meters(second.port).run())
+        async with Broker(program, port=first.port) as second, living_meters(second.port):
             await running
-            living.cancel()
     assert state_of(late) == state_of(timely)
 
 
@@ -154,40 +156,46 @@ async def gate_is_out(folder: Path, port: int) -> None:
 
 
 async def test_readings_that_come_late_end_in_the_ledger_of_a_timely_day(
-    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every household's registers at one boundary come three intervals late: adjustments make up for it."""
-    # One wave waits in vain for the readings; the next one must not be shorter of patience than a busy
-    # machine takes to bring the orders.
-    monkeypatch.setattr("market.service.waves._PATIENCE_WITH_THE_SLOW", 1.0)
     timely, late = tmp_path / "timely", tmp_path / "late"
     timely.mkdir()
     late.mkdir()
-    await day(timely, broker.port)
+    await a_day(timely, settings(INTERVALS))
     held_at = START + SECONDS
+    unread = ReadingDesk.unread
+
+    def expected_now(readings: ReadingDesk, boundary: int) -> set[str]:
+        """Nobody waits for what is held: patience would end sooner or later, and here it is at once."""
+        return set() if boundary == held_at else unread(readings, boundary)
+
+    monkeypatch.setattr(ReadingDesk, "unread", expected_now)
 
     def release(number: int, _: Gate) -> list[Message]:
         if number != 5:
             return []
-        return [meters.message(reading_of(index, held_at)) for index in range(len(METERS))]
+        return [Meters.message(reading_of(index, held_at)) for index in range(len(METERS))]
 
-    meters = Meters(broker.port, on_open=release, withheld=lambda reading: reading.taken_at == held_at)
-    await day(late, broker.port, meters, patience_s=4.0)
+    meters = partial(Meters, on_open=release, withheld=lambda reading: reading.taken_at == held_at)
+    await a_day(late, settings(INTERVALS), meters=meters)
     expected, got = state_of(timely), state_of(late)
-    assert got["posting"] == expected["posting"]
+    held = [row for row in got["posting"] if row[2] == "held"]
+    assert held and all(row[3:] == (0, 0) for row in held), "sellers waited for their registers"
+    assert [row for row in got["posting"] if row not in held] == expected["posting"]
     assert got["chain"] == expected["chain"]
     assert {row[2] for row in got["interval"]} == {0}
 
 
 async def test_an_interval_that_cannot_be_cleared_is_suspended_and_the_next_one_is_normal(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path,
 ) -> None:
     def fails_once(book: Book, out_of_time: Callable[[], bool] = never) -> ClearingRecord:
         if book.interval.unix_time == START + SECONDS:
             raise SolverError("the solver was killed")
         return physics().clear(book)
 
-    meters = await day(tmp_path, broker.port, clear=fails_once)
+    meters = await a_day(tmp_path, settings(INTERVALS), clear=fails_once)
     state = state_of(tmp_path)
     assert [row[1] for row in state["clearing"]] == ["CLEARED", "SUSPENDED"] + ["CLEARED"] * (INTERVALS - 2)
     assert {row[1] for row in state["interval"]} == {"FINAL"}
@@ -203,7 +211,6 @@ async def test_who_withdraws_its_credit_pays_what_it_owes_and_orders_no_more(
     """However early the household announces, what it had ordered before is paid out of the withdrawal."""
     owner = signer("owner:load:0")
     journal = SqliteJournal(tmp_path / "owner.sqlite")
-    meters = Meters(broker.port)
     announced: list[int] = []
 
     def leave(progress: Progress) -> None:
@@ -213,18 +220,17 @@ async def test_who_withdraws_its_credit_pays_what_it_owes_and_orders_no_more(
             contracts.announce_withdrawal(wallet, "leave", held)
             announced.append(held)
 
-    living = asyncio.create_task(meters.run())
-    try:
-        async with market(tmp_path, broker.port, settings(INTERVALS), leave) as engine:
-            contracts = engine._settler._contracts
-            chain = contracts._chain
-            await engine.run()
-            pending = contracts.pending_withdrawal(owner.address).amount_ueur
-            credit = contracts.balances([owner.address])[owner.address]
-            debts = contracts.debts([owner.address])
-    finally:
-        living.cancel()
-        journal.disconnect()
+    async with (
+        living_meters(broker.port) as meters,
+        market(tmp_path, broker.port, settings(INTERVALS), leave) as engine,
+    ):
+        contracts = engine._settler._contracts
+        chain = contracts._chain
+        await engine.run()
+        pending = contracts.pending_withdrawal(owner.address).amount_ueur
+        credit = contracts.balances([owner.address])[owner.address]
+        debts = contracts.debts([owner.address])
+    journal.disconnect()
 
     state = state_of(tmp_path)
     assert {row[1] for row in state["interval"]} == {"FINAL"}
@@ -252,16 +258,14 @@ async def test_a_batch_that_nobody_can_pay_stops_the_orders_and_waits_for_a_guar
     """A delay that is too short lets a household take its money before its last energy is billed."""
     owner = signer("owner:load:0")
     journal = SqliteJournal(tmp_path / "owner.sqlite")
-    meters = Meters(broker.port)
 
     def leave(progress: Progress) -> None:
         if progress.index == 1 and progress.stage == "clear":
             held = contracts.balances([owner.address])[owner.address]
             contracts.announce_withdrawal(Sender(chain, owner, journal), "leave", held)
 
-    living = asyncio.create_task(meters.run())
     opened = []
-    try:
+    async with living_meters(broker.port):
         for progress in (leave, lambda _: None):
             async with market(
                 tmp_path, broker.port, settings(INTERVALS), progress, withdrawal_delay_s=1800
@@ -284,30 +288,26 @@ async def test_a_batch_that_nobody_can_pay_stops_the_orders_and_waits_for_a_guar
             await engine.run()
             debts = contracts.debts([owner.address])
             assert contracts.guarantee() == 5_000_000 - debts[owner.address]
-    finally:
-        living.cancel()
-        journal.disconnect()
+    journal.disconnect()
     assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
 
 
-async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(
-    tmp_path: Path, broker: Broker
-) -> None:
-    of = settings(INTERVALS).treasuries
-    gift_ueur = {of["retailer"].address: 1, of["rounding"].address: -1}
+async def test_a_unit_too_much_on_the_chain_ends_the_day_with_an_error(tmp_path: Path) -> None:
+    of = settings(INTERVALS)
+    gift_ueur = {of.treasuries["retailer"].address: 1, of.treasuries["rounding"].address: -1}
     with pytest.raises(LedgerError, match="the wallet of retailer: the chain moved"):
-        await day(tmp_path, broker.port, gift_ueur=gift_ueur)
+        await a_day(tmp_path, of, gift_ueur=gift_ueur)
     assert {row[1] for row in state_of(tmp_path)["interval"]} == {"FINAL"}
     with pytest.raises(LedgerError, match="the wallet of retailer: the chain moved"):
-        await day(tmp_path, broker.port)
+        await a_day(tmp_path, of)
 
 
-async def test_a_day_is_not_continued_under_other_terms(tmp_path: Path, broker: Broker) -> None:
-    await day(tmp_path, broker.port)
+async def test_a_day_is_not_continued_under_other_terms(tmp_path: Path) -> None:
+    await a_day(tmp_path, settings(INTERVALS))
     treasuries = settings(INTERVALS).treasuries
     changed = treasuries["retailer"].model_copy(update={"deposit_ueur": 1})
     with pytest.raises(StoreError, match="belongs to another run"):
-        await day(tmp_path, broker.port, treasuries={**treasuries, "retailer": changed})
+        await a_day(tmp_path, settings(INTERVALS, treasuries={**treasuries, "retailer": changed}))
 
 
 async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(
@@ -316,12 +316,10 @@ async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     undisturbed.mkdir()
     killed.mkdir()
-    await day(undisturbed, broker.port)
-    meters = Meters(broker.port)
-    living = asyncio.create_task(meters.run())
+    await a_day(undisturbed, settings(INTERVALS))
     chance, kills, output = random.Random(7), 0, ""
     command = [sys.executable, "-m", "tests.service.scene", str(killed), str(broker.port), str(INTERVALS)]
-    try:
+    async with living_meters(broker.port):
         for _ in range(30):
             process = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -338,8 +336,6 @@ async def test_a_market_killed_at_any_moment_ends_with_the_same_ledger(
             assert await process.wait() in (0, -9), errors
             if output.endswith("DONE\n"):
                 break
-    finally:
-        living.cancel()
     assert output.endswith("DONE\n")
     assert kills >= 3
     assert state_of(killed) == state_of(undisturbed)
