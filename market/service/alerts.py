@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from textwrap import fill
 from typing import Literal, Protocol
 
 import httpx
@@ -53,7 +54,6 @@ class Channel(Protocol):
 def document(market: str, notice: Notice) -> dict[str, object]:
     """A notice as JSON values. ``text`` is what chat systems show."""
     at = datetime.fromtimestamp(notice.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    about = _in_words(notice.subject)
     return {
         "id": f"{market}-{notice.id}",
         "market": market,
@@ -61,13 +61,24 @@ def document(market: str, notice: Notice) -> dict[str, object]:
         "subject": notice.subject,
         "detail": notice.detail,
         "at": at,
-        "text": f"Peergrid {market}: {notice.kind}, {about} at {at}: {notice.detail}",
+        "text": f"Peergrid {market}: {notice.kind}, {_in_words(notice)} at {at}: {notice.detail}",
     }
 
 
-def _in_words(subject: str) -> str:
-    """What a notice is about, for people: the times of intervals are Unix seconds to programs alone."""
-    return _START.sub(lambda found: "interval " + utc(int(found["start"])), subject)
+def _in_words(notice: Notice, *, shortly: bool = False) -> str:
+    """What a notice is about, for people: meters and wallets by where they stand, and the times of intervals
+    are Unix seconds to programs alone.
+    """
+    address, *more = notice.subject.split(" ", 1)
+    name = (notice.place if shortly else f"{notice.place} ({address})") if notice.place else address
+    return _START.sub(lambda found: "interval " + utc(int(found["start"])), " ".join([name, *more]))
+
+
+def _letter(market: str, notice: Notice) -> str:
+    """A notice as the text of an e-mail."""
+    told = document(market, notice)
+    says = fill(f"{_in_words(notice)}: {notice.detail}", break_long_words=False, break_on_hyphens=False)
+    return f"{says}\n\nMarket  {market}\nAlarm   {notice.kind}\nAt      {told['at']}\nNumber  {told['id']}\n"
 
 
 @dataclass(frozen=True)
@@ -113,13 +124,12 @@ class Email:
         told = document(market, notice)
         message = EmailMessage()
         message["From"], message["To"] = self.sender, ", ".join(self.recipients)
-        subject = f"[Peergrid {market}] {notice.kind}: {_in_words(notice.subject)}"
+        subject = f"[Peergrid {market}] {notice.kind}: {_in_words(notice, shortly=True)}"
         message["Subject"] = " ".join(subject.split())[:200]
         message["Message-ID"] = f"<{told['id']}@{self.sender.rpartition('@')[2]}>"
         message["Date"] = datetime.now(UTC)
         message["Auto-Submitted"] = "auto-generated"
-        lines = [f"{field}: {told[field]}" for field in ("market", "kind", "subject", "at", "detail", "id")]
-        message.set_content("\n".join(lines) + "\n")
+        message.set_content(_letter(market, notice))
         try:
             self._deliver(message)
         except smtplib.SMTPResponseException as error:

@@ -10,7 +10,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from email import message_from_bytes
+from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,8 +24,10 @@ from grid.errors import InputError
 from market.cli.alerts_config import AlertsSection, channels_of
 from market.service.alerts import Channel, Email, Webhook, deliver_all, document
 from market.service.store import Store, alarms, notices
+from market.service.store.inputs import register
 from market.service.store.leases import take
 from market.service.store.notices import Notice
+from tests.service.scene import MEMBERS, settings
 
 AT = 1_800_000_000
 SECRET = "a-very-secret-word"
@@ -129,6 +131,33 @@ def test_people_read_times_of_intervals_and_programs_their_seconds(subject: str,
     told = document("lane", Notice(1, AT, "solver", subject, "it gave no answer"))
     assert told["subject"] == subject
     assert f" solver, {words} at " in str(told["text"])
+
+
+async def test_an_e_mail_tells_people_where_a_meter_stands_and_when_it_was(
+    store: Store, mailbox: tuple[Mailbox, int]
+) -> None:
+    box, port = mailbox
+    known, unknown = MEMBERS[0], "0x" + "ee" * 20
+    with store.transaction() as tx:
+        register(tx, settings(1), MEMBERS)
+        notices.tell(tx, AT, "dispute", f"{known.meter} 1795369200", "the display says 5 kWh")
+        alarms.raise_alarm(tx, AT, "balance", known.owner, "7 µEUR are left")
+        alarms.raise_alarm(tx, AT, "offline", unknown, "is offline")
+    await delivering(store, [mail_to(port, SECRET)], lambda: sent(store, "email") == 3)
+    letters = [message_from_bytes(one.content, policy=policy.default) for one in box.got]
+    place = known.connection_point
+    abouts = [f"{place} ({known.meter}) interval 2026-11-22T17:40Z", f"{place} ({known.owner})", unknown]
+    kinds = ["dispute", "balance", "offline"]
+    assert [one["Subject"] for one in letters[:2]] == [
+        f"[Peergrid lane] dispute: {place} interval 2026-11-22T17:40Z",
+        f"[Peergrid lane] balance: {place}",
+    ]
+    bodies = [one.get_content() for one in letters]
+    for kind, about, body in zip(kinds, abouts, bodies, strict=True):
+        assert " ".join(body.split()).startswith(f"{about}: ")
+        assert f"\nAlarm   {kind}\nAt      2027-01-15T08:00:00Z\n" in body
+        assert "1795369200" not in body and max(map(len, body.splitlines())) < 80
+    assert "the display says 5 kWh" in " ".join(bodies[0].split())
 
 
 async def test_what_fails_is_tried_again_in_order_and_says_why_without_the_address(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 
-from market.service.store.schema import delivery, notice
+from market.service.store.schema import delivery, meter, notice
 
 QUIET_S = 3600
 """The same thing is told once in so long, on the market's clock."""
@@ -24,13 +24,16 @@ _RETRY_MIN_S, _RETRY_MAX_S = 5, 3600
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """``at`` is on the market's clock."""
+    """``at`` is on the market's clock. ``place`` is where the meter stands that it is about, or those of the
+    wallet; empty where it is about neither.
+    """
 
     id: int
     at: int
     kind: str
     subject: str
     detail: str
+    place: str = ""
 
 
 def tell(tx: Connection, at: int, kind: str, subject: str, detail: str) -> None:
@@ -61,7 +64,13 @@ def due(connection: Connection, channel: str, now: int) -> list[Notice]:
         .order_by(notice.c.id)
         .limit(_ROWS_MAX)
     )
-    return [Notice(**row._asdict()) for row in rows]
+    return [Notice(**row._asdict(), place=_place(connection, row.subject)) for row in rows]
+
+
+def _place(connection: Connection, subject: str) -> str:
+    address = subject.partition(" ")[0]
+    points = select(meter.c.connection_point).where(or_(meter.c.meter == address, meter.c.owner == address))
+    return ", ".join(connection.execute(points.order_by(meter.c.connection_point)).scalars())
 
 
 def tried(tx: Connection, number: int, channel: str, now: int, error: str) -> None:
