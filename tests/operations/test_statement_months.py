@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from market.accounts.ledger import IMBALANCE, NETWORK, RETAILER, Kind, Posting, household
+from market.accounts.metering import Flag, Metered
 from market.accounts.settlement import Customer, settle_suspended
 from market.accounts.timeofuse import TimeOfUse
 from market.cli.main import run
 from market.cli.statement.leaflet import _prices
 from market.cli.statement.page import _hours
 from market.messages.models import PriceParts, Tariff
-from market.service.store import Store, intervals, membership, money
+from market.service.store import Store, disputes, intervals, membership, money
 from market.service.store.inputs import register
 from market.service.store.membership import Change
 from tests.service.scene import MEMBERS, settings
@@ -116,7 +117,9 @@ def statements(path: Path, month: str, out: Path) -> dict[str, dict[str, int]]:
     found = {}
     for row in rows(out / f"all-{month}.csv"):
         account = row.pop("account")
-        found[account] = {name: int(text) for name, text in row.items()}
+        found[account] = {
+            name: at(text) if name in ("since", "until") else int(text) for name, text in row.items()
+        }
     sheets = set(out.glob(f"*-{month}.csv")) - {out / f"all-{month}.csv"}
     assert len(sheets) == len(found) == len(list(out.glob(f"*-{month}.html"))), "no file stands for two"
     for sheet in sheets:
@@ -146,6 +149,10 @@ def test_months_of_local_time_follow_each_other_without_gap_or_overlap(stored: P
     assert months["2026-03"][FIRST]["since"] == at("2026-02-28T23:00")
     assert months["2026-03"][FIRST]["until"] == MARCH_ENDS == months["2026-04"][FIRST]["since"]
     assert months["2026-10"][FIRST]["until"] == OCTOBER_ENDS == months["2026-11"][FIRST]["since"]
+    (sheet, *_) = (tmp_path / "2026-03").glob("[!a]*.csv")
+    for name in ("all-2026-03.csv", sheet.name):
+        line = rows(tmp_path / "2026-03" / name)[0]
+        assert (line["since"], line["until"]) == ("2026-02-28T23:00Z", "2026-03-31T22:00Z"), name
     for account in months["2026-03"]:
         closing = 0
         for month in months.values():
@@ -209,6 +216,30 @@ def test_a_household_is_compared_with_what_the_same_energy_had_cost_by_retail(
     net = [200 - 20 if start // HOUR_S % 3 else 250 for start in range(OCTOBER_ENDS, SPANS[1].stop, HOUR_S)]
     assert f"+{sum(net) * 80_000 / 1e9:.4f}" in page
     assert "drew more, or fed in less" in page
+
+
+def test_energy_that_somebody_decided_is_called_so(stored: Path, tmp_path: Path) -> None:
+    """The first household's whole retail energy of November, and one interval of the second's."""
+    november = range(OCTOBER_ENDS, SPANS[1].stop, HOUR_S)
+    at_retail = [start for start in november if start // HOUR_S % 3 == 0]
+    upheld = [(NEW_METER, start) for start in at_retail] + [(MEMBERS[1].meter, at_retail[0])]
+    with Store(stored, {}) as store, store.transaction() as tx:
+        for start in at_retail:
+            own = settle_suspended([], [Customer(household(NEW_METER), -100)], PRICES.tariff_at(start))
+            money.add_postings(tx, start, 1, own.postings)
+        for number, (meter, start) in enumerate(upheld, 1):
+            disputes.open_one(tx, start, meter, start, "the display says so", 0)
+            energy = Metered(100, 0, Flag.ESTIMATED)
+            disputes.close_one(tx, number, start, "upheld", "display photo", energy)
+        dismissed = len(upheld) + 1
+        disputes.open_one(tx, at_retail[1], MEMBERS[1].meter, at_retail[1], "too much", 0)
+        disputes.close_one(tx, dismissed, at_retail[1], "dismissed", "the register ran", None)
+    statements(stored, "2026-11", tmp_path)
+    page = (tmp_path / f"load-0-{NEW_METER}-2026-11.html").read_text()
+    assert "Bought at the retail tariff<small>decided in a dispute; no trading" in page
+    page = (tmp_path / "load-1-2026-11.html").read_text()
+    assert "Sold at the retail tariff<small>0.250 kWh of it decided in a dispute; no trading" in page
+    assert page.count("decided in a dispute") == 1
 
 
 def test_prices_are_shown_once_each_and_as_a_range_where_they_are_many() -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from market.accounts.ledger import NETWORK, RETAILER, Kind
-from market.accounts.statement import Booked, Flows, Line, Statement
+from market.accounts.statement import Booked, Flows, Line, Side, Statement, side_of
 from market.accounts.tariff import export_parts, import_parts, local_parts
 from market.cli.statement.about import About, Period
+from market.drawing.units import plain
 from market.messages.models import PriceParts, Tariff
 from market.service import statements
 from market.service.statements import Consumption
@@ -29,6 +30,8 @@ _EXPLAINED = {
     (Kind.RETAIL, "sold"): "no trading, or no order came in time",
 }
 """A household's lines."""
+_METERED = (Kind.IMBALANCE, Kind.RETAIL, Kind.CARRIED)
+"""What follows from an interval's metered energy, and not from an order alone."""
 _PRICES: Sequence[tuple[str, Callable[[Tariff], int], Callable[[Tariff], PriceParts]]] = (
     ("From the retailer", lambda tariff: tariff.import_price, import_parts),
     ("To the retailer", lambda tariff: tariff.export_price, export_parts),
@@ -67,12 +70,20 @@ class Leaflet:
     period: Period
     statement: Statement
     consumption: Consumption | None
+    decided_wh: Mapping[tuple[Kind, Side], int]
     bars: Sequence[Bar]
     prices: Sequence[Price]
 
     def explained(self, line: Line) -> str:
-        """What a household's line is about."""
-        return _EXPLAINED.get((line.kind, line.side), "") if self.about.meter else ""
+        """What a household's line is about, and how much of it somebody decided and no meter said."""
+        if not self.about.meter:
+            return ""
+        why = _EXPLAINED.get((line.kind, line.side), "")
+        decided_wh = self.decided_wh.get((line.kind, line.side), 0)
+        if not decided_wh:
+            return why
+        share = "" if decided_wh == line.energy_wh else f"{plain(abs(decided_wh) / 1000, 3)} kWh of it "
+        return "; ".join(filter(None, (f"{share}decided in a dispute", why)))
 
     @property
     def has_parts(self) -> bool:
@@ -89,6 +100,12 @@ def leaflet(
     flows: Mapping[int, Flows],
 ) -> Leaflet:
     meter, span = about.meter, (period.since, period.until)
+    rows = booked.of_account(connection, about.account, *span) if meter else []
+    decided = booked.decided_of(connection, meter, *span)
+    decided_wh: Counter[tuple[Kind, Side]] = Counter()
+    for row in rows:
+        if row.interval_start in decided and row.kind in _METERED:
+            decided_wh[row.kind, side_of(row.energy_wh)] += row.energy_wh
     used = Counter(flow.tariff for flow in flows.values())
     return Leaflet(
         market=market,
@@ -96,7 +113,8 @@ def leaflet(
         period=period,
         statement=statement,
         consumption=statements.consumption(connection, meter, *span, flows) if meter else None,
-        bars=_bars(booked.of_account(connection, about.account, *span), period) if meter else (),
+        decided_wh=decided_wh,
+        bars=_bars(rows, period),
         prices=_prices(used, booked.interval_minutes(connection)),
     )
 

@@ -1,4 +1,4 @@
-"""Statements as CSV: whole nEUR, so that whoever adds them up gets the ledger."""
+"""Statements as CSV: whole nEUR, so that whoever adds them up gets the ledger; periods in UTC."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from market.accounts.statement import Parts, Statement
+from market.service.clock import utc
 
 _PARTS = ("energy_neur", "network_neur", "levies_neur", "vat_neur", "amount_neur")
 LINES = ("account", "since", "until", "kind", "side", "energy_wh", *_PARTS)
@@ -15,7 +16,7 @@ TOTALS = ("account", "since", "until", "opening_neur", *_PARTS, "closing_neur")
 
 def write_lines(path: Path, statement: Statement) -> None:
     """A line for each kind and side, and the total as the last one."""
-    head = (statement.account, statement.since, statement.until)
+    head = (statement.account, utc(statement.since), utc(statement.until))
     rows = [
         (*head, str(line.kind), line.side, line.energy_wh, *_amounts(line.parts)) for line in statement.lines
     ]
@@ -26,7 +27,8 @@ def write_lines(path: Path, statement: Statement) -> None:
 def write_totals(path: Path, statements: Iterable[Statement]) -> None:
     """A line for each account; every column of amounts but those of the parts sums to zero."""
     rows = [
-        (s.account, s.since, s.until, s.opening_neur, *_amounts(s.parts), s.closing_neur) for s in statements
+        (s.account, utc(s.since), utc(s.until), s.opening_neur, *_amounts(s.parts), s.closing_neur)
+        for s in statements
     ]
     _write(path, TOTALS, rows)
 

@@ -89,3 +89,13 @@ def metered_of(
         (meter, since, until),
     )
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+def decided_of(connection: Connection, meter: str, since: int, until: int) -> set[int]:
+    """The intervals whose energy an operator decided on, as the household had contested them."""
+    rows = connection.exec_driver_sql(
+        "SELECT interval_start FROM dispute WHERE meter = ? AND decision = 'upheld'"
+        " AND interval_start >= ? AND interval_start < ?",
+        (meter, since, until),
+    )
+    return set(rows.scalars())
