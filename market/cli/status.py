@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _LINES_MAX = 12
+_SPANS_MAX = 5
 
 
 @click.command("status")
@@ -28,17 +29,20 @@ def command(place: str, ready: bool, as_json: bool) -> int:
     """Show the intervals that are not final of the markets of PLACE: a configuration or a database's file or
     URL. With --ready also what /readyz tells, without a console: for a monitor, or a timer.
     """
-    markets = []
+    from market.service.store import booked
+
+    markets, places = [], {}
     for database in databases_of(place):
         with looked_into(database) as connection:
             markets.append(status(connection, database))
+            places |= {meter: point for meter, _, point in booked.households(connection).values()}
         if ready:
             markets[-1]["lacks"] = lacks(database)
     if as_json:
         click.echo(json.dumps({"markets": markets}))
     else:
         for market in markets:
-            show(market)
+            show(market, places)
     return int(any(market.get("lacks") for market in markets))
 
 
@@ -148,7 +152,8 @@ def status(connection: Connection, database: Path | str) -> dict[str, Any]:
     }
 
 
-def show(market: dict[str, Any]) -> None:
+def show(market: dict[str, Any], places: Mapping[str, str]) -> None:
+    """Says it in words; ``places`` is where meters stand."""
     from market.cli.effects import Effect, brief
 
     click.echo(f"{market['feeder']}  {market['database']}")
@@ -161,14 +166,29 @@ def show(market: dict[str, Any]) -> None:
         click.echo(f"  suspended since {_time(market['suspended_since'])}: {market['suspended_because']}")
     for line in interval_lines(market["intervals"]):
         click.echo(f"  {line}")
-    for name in ("batches_pending", "instructions_waiting"):
-        if market[name]:
-            click.echo(f"  {name.replace('_', ' ')}: {', '.join(map(str, market[name]))}")
+    if batches := market["batches_pending"]:
+        click.echo(f"  {numbered('batch', 'batches', batches)} pending")
+    if waiting := market["instructions_waiting"]:
+        click.echo(f"  {numbered('instruction', 'instructions', waiting)} waiting for the market")
     for dispute in market["disputes_open"]:
-        start = _time(dispute["interval_start"])
-        click.echo(f"  dispute {dispute['id']}: {dispute['meter']} at {start}: {dispute['reason']}")
+        start, meter = _time(dispute["interval_start"]), dispute["meter"]
+        place = f"{places[meter]} ({meter})" if meter in places else meter
+        click.echo(f"  dispute {dispute['id']}: {place} at {start}: {dispute['reason']}")
     for line in brief(Effect(**one) for one in market["coming"]):
         click.echo(f"  from {line}")
+
+
+def numbered(one: str, many: str, numbers: list[int]) -> str:
+    """How many there are of something that has numbers, and which: those that follow each other as a span."""
+    if len(numbers) == 1:
+        return f"1 {one} (number {numbers[0]})"
+    spans = []
+    for _, alike in groupby(enumerate(sorted(numbers)), key=lambda place: place[1] - place[0]):
+        found = [number for _, number in alike]
+        spans.append(str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}")
+    if len(spans) > _SPANS_MAX:
+        spans[_SPANS_MAX - 1 : -1] = ["…"]
+    return f"{len(numbers)} {many} ({', '.join(spans)})"
 
 
 def interval_lines(intervals: list[dict[str, Any]]) -> list[str]:

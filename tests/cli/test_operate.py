@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from market.cli.main import run
-from market.cli.status import interval_lines
-from market.service.store import Store, instructions, terms
-from tests.service.scene import settings
+from market.cli.status import interval_lines, numbered
+from market.service.store import Store, disputes, instructions, intervals, terms
+from market.service.store.inputs import register
+from tests.service.scene import MEMBERS, START, TARIFF, settings
 
 HEADER = "from,import_price,export_price,floor,cap,local_fee,import_fees\n"
 LINE = "2026-11-23T07:00:00Z,350000,80000,-500000,2000000,20000,100000\n"
@@ -153,3 +154,34 @@ def test_few_intervals_have_a_line_each_and_many_share_them() -> None:
         "2026-11-25T08:30Z CLEARED",
         "2026-11-25T08:45Z OPEN",
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([23], "1 batch (number 23)"),
+        ([*range(12, 58)], "46 batches (12 to 57)"),
+        ([3, 9, 8, 7], "4 batches (3, 7 to 9)"),
+        ([*range(0, 40, 2)], "20 batches (0, 2, 4, 6, …, 38)"),
+    ],
+)
+def test_what_has_numbers_is_counted_and_shown_as_spans(numbers: list[int], words: str) -> None:
+    assert numbered("batch", "batches", numbers) == words
+
+
+def test_status_tells_counts_from_numbers_and_where_a_meter_stands(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = MEMBERS[0]
+    with Store(database, {}) as store, store.transaction() as tx:
+        register(tx, settings(None), MEMBERS)
+        intervals.open_interval(
+            tx, interval_start=START, minutes=15, opens_at=START, closes_at=START, tariff=TARIFF
+        )
+        disputes.open_one(tx, START, one.meter, START, "stood still", 0)
+        instructions.give(tx, "somebody", "suspend", {}, "line 4")
+    assert run(["status", str(database)]) == 0
+    shown = capsys.readouterr().out
+    assert "  1 instruction (number 1) waiting for the market\n" in shown
+    place = f"{one.connection_point} ({one.meter})"
+    assert f"  dispute 1: {place} at 2016-06-15T00:00Z: stood still\n" in shown
