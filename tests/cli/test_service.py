@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,11 @@ from market.cli.main import run as peergrid
 from market.cli.service import simulated_world
 from market.cli.service_config import read_service
 from tests.faults.promise import promise
-from tests.service.process import FEEDER, NAME, Service, configuration, is_event, query
+from tests.service.process import FEEDER, NAME, Service, is_event, query
+from tests.service.process import config as config  # the fixtures
+from tests.service.process import start as start
 
-
-@pytest.fixture
-def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    path = configuration(tmp_path / "market.toml")
-    assert capsys.readouterr().out == f"{path}\n"
-    return path
-
-
-@pytest.fixture
-def start(config: Path) -> Iterator[Callable[[str], Service]]:
-    services: list[Service] = []
-
-    def begin(name: str) -> Service:
-        services.append(Service(config, name))
-        return services[-1]
-
-    yield begin
-    for service in services:
-        service.kill()
+pytestmark = pytest.mark.timeout(900)
 
 
 def kill_broker_of(service: Service) -> None:

@@ -5,38 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from market.cli.main import run
-from tests.cli.test_service import NAME, Service, is_event
-from tests.cli.test_service import config as config  # the fixture
+from tests.service.process import NAME, Service, is_event, query
+from tests.service.process import config as config  # the fixtures
+from tests.service.process import start as start
 
+pytestmark = pytest.mark.timeout(900)
 OWNER_ALONE = stat.S_IRWXG | stat.S_IRWXO
 
 
-@pytest.fixture
-def start(config: Path) -> Iterator[Callable[[str], Service]]:
-    services: list[Service] = []
-
-    def begin(name: str) -> Service:
-        services.append(Service(config, name))
-        return services[-1]
-
-    yield begin
-    for service in services:
-        service.kill()
-
-
 def entries(database: Path) -> int:
-    with closing(sqlite3.connect(database)) as connection:
-        count: int = connection.execute("SELECT COUNT(*) FROM journal").fetchone()[0]
-        return count
+    ((count,),) = query(database, "SELECT COUNT(*) FROM journal")
+    return int(count)
 
 
 def backed_up(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Path]:

@@ -9,10 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from market.cli.main import run as peergrid
 
@@ -39,6 +41,13 @@ def configuration(path: Path, changes: Mapping[str, str] = _QUICK) -> Path:
     return path
 
 
+@pytest.fixture
+def config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = configuration(tmp_path / "market.toml")
+    assert capsys.readouterr().out == f"{path}\n"
+    return path
+
+
 class Service:
     """A market's process; what it logs is read as events."""
 
@@ -57,7 +66,7 @@ class Service:
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def until(
-        self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 90, after: int = 0
+        self, is_there: Callable[[dict[str, Any]], bool], timeout_s: float = 240, after: int = 0
     ) -> None:
         """Until there is such an event; the first ``after`` ones do not count."""
         deadline = time.monotonic() + timeout_s
@@ -77,7 +86,7 @@ class Service:
         return self._process.pid
 
     def ended(self) -> int:
-        return self._process.wait(60)
+        return self._process.wait(120)
 
     def words(self) -> str:
         return self._log.read_text()
@@ -87,6 +96,20 @@ class Service:
             self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait()
+
+
+@pytest.fixture
+def start(config: Path) -> Iterator[Callable[[str], Service]]:
+    """Begins a market's process of this configuration; none outlives the test."""
+    services: list[Service] = []
+
+    def begin(name: str) -> Service:
+        services.append(Service(config, name))
+        return services[-1]
+
+    yield begin
+    for service in services:
+        service.kill()
 
 
 def is_event(what: str) -> Callable[[dict[str, Any]], bool]:
