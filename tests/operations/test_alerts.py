@@ -152,7 +152,7 @@ async def test_an_e_mail_tells_people_where_a_meter_stands_and_when_it_was(
         f"[Peergrid lane] dispute: {place} interval 2026-11-22T17:40Z",
         f"[Peergrid lane] balance: {place}",
     ]
-    bodies = [one.get_content() for one in letters]
+    bodies = [one.get_content().replace("\r\n", "\n") for one in letters]
     for kind, about, body in zip(kinds, abouts, bodies, strict=True):
         assert " ".join(body.split()).startswith(f"{about}: ")
         assert f"\nAlarm   {kind}\nAt      2027-01-15T08:00:00Z\n" in body
