@@ -134,7 +134,7 @@ def _json_net(path: Path) -> Any:
             net = pandapower.from_json(str(path))
             _ = net.bus, net.ext_grid
         except Exception as error:
-            reason = f"is no pandapower JSON net ({type(error).__name__})"
+            reason = "is no pandapower JSON net: pandapower.to_json writes one"
             raise _unknown(str(path), reason) from error
     return net
 

@@ -13,6 +13,12 @@ from typing import Any
 from grid.errors import FeederError, Problem
 
 SUFFIXES = (".json", ".xlsx", ".m", ".mat")
+_WANTED = {
+    ".json": "is no pandapower net: pandapower.to_json writes one",
+    ".xlsx": "is no pandapower net: pandapower.to_excel writes one",
+    ".m": "is no MATPOWER case",
+    ".mat": "is no MATPOWER case",
+}
 
 
 def read_net(path: Path, f_hz: float = 50.0) -> Any:
@@ -31,10 +37,14 @@ def read_net(path: Path, f_hz: float = 50.0) -> Any:
     except ImportError as error:
         reason = f"needs more packages: pip install 'peergrid[formats]' ({error.name})"
         raise FeederError([Problem(str(path), "format", path.suffix, reason)]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
+        raise FeederError([Problem(str(path), "", None, reason)]) from None
     except Exception as error:
-        reason = f"so it is no net in this format ({type(error).__name__})"
-        words = " ".join(str(error).split())[:200]
-        raise FeederError([Problem(str(path), "", words, reason)]) from None
+        # What the program stumbled over says something to its authors alone.
+        is_internal = isinstance(error, AttributeError | TypeError | LookupError | NameError)
+        words = "" if is_internal else f" ({' '.join(str(error).split())[:200]})"
+        raise FeederError([Problem(str(path), "", None, f"{_WANTED[path.suffix]}{words}")]) from None
     return net
 
 

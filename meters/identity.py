@@ -52,13 +52,13 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Raises :class:`InputError` where others than its owner may read a key file, or there is none."""
+    """Raises :class:`InputError` where others than its owner may read a secret's file, or there is none."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise InputError.single(str(path), "", error.strerror, "so the key cannot be read") from None
+        raise InputError.single(str(path), "", None, f"cannot be read: {error.strerror}") from None
     if mode & _OTHERS:
-        raise InputError.single(str(path), "mode", oct(mode & 0o777), "lets others at the key: chmod 600 it")
+        raise InputError.single(str(path), "mode", oct(mode & 0o777), "lets others read it: chmod 600 it")
 
 
 def read_key(path: Path) -> Signer:

@@ -22,6 +22,8 @@ FUSE_W_DEFAULT = 43_500
 _COLUMNS = ("meter", "bus")
 _OPTIONAL = ("owner", "fuse_a", "fuse_w", "tan_phi_ppm")
 _HIGHEST_KV = 1.0
+ON_METERS = frozenset({"meters", "meters on unknown buses"})
+"""Checks whose errors are the list's, not the net's."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def read_meters(path: Path) -> list[MeterRow]:
         wanted = f"is not {','.join(_COLUMNS)}, and optionally {','.join(_OPTIONAL)}"
         raise InputError.single(str(path), "header", ",".join(header), wanted)
     problems: list[Problem] = []
-    found = [_row(f"{path}:{line}", line, row, problems) for line, row in enumerate(rows, start=2)]
+    found = [_row(f"{path}:{rows.line_num}", rows.line_num, row, problems) for row in rows]
     if problems:
         raise InputError(problems)
     return found
@@ -71,6 +73,8 @@ def read_meters(path: Path) -> list[MeterRow]:
 
 def _row(source: str, line: int, row: Mapping[str, str | None], problems: list[Problem]) -> MeterRow:
     texts = {name: (text or "").strip() for name, text in row.items() if isinstance(name, str)}
+    if any(not isinstance(name, str) for name in row):
+        problems.append(Problem(source, "", "…", "has more columns than the header"))
     problems += [Problem(source, name, "", "is missing") for name in _COLUMNS if not texts[name]]
 
     def number(name: str, least: float) -> float | None:

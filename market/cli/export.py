@@ -10,7 +10,7 @@ import click
 
 from grid.errors import InputError
 from market.cli.messages import say
-from market.cli.operate import start_of
+from market.cli.operate import moment_of, start_of
 from market.cli.status import database_at
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def command(
     for name in names:
         if name not in TABLES:
             raise InputError.single("TABLE", "", name, f"is none of {', '.join(TABLES)}")
-    begin, end = start_of(since) or 0, FOREVER if until is None else start_of(until) or 0
+    begin, end = start_of(since, "--since") or 0, moment_of(until, "--until") if until else FOREVER
     if day is not None:
         if since is not None or until is not None:
             raise InputError.single("--day", "", f"{day:%Y-%m-%d}", "leaves nothing to --since and --until")

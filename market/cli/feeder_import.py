@@ -15,9 +15,9 @@ from grid.errors import FeederError, InputError, Problem
 from market.cli.messages import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from grid.validation.connections import Connected
+    from grid.validation.connections import Connected, MeterRow
     from grid.validation.finding import Finding
     from grid.validation.report import Validation
 
@@ -51,20 +51,32 @@ def import_feeder(
 
     if out is not None and out.exists():
         raise InputError.single("--out", "", str(out), "exists already: each revision of a net has its own")
-    validation = Validation(read_net(net, hertz), net.name, read_meters(meters) if meters else ())
+    rows = read_meters(meters) if meters else []
+    validation = Validation(read_net(net, hertz), net.name, rows)
     if as_json:
         click.echo(json.dumps(document(validation)))
     else:
         show(validation.findings)
     if validation.errors:
         raise FeederError(
-            Problem(str(net), error.check, ", ".join(error.elements[:5]), error.text)
-            for error in validation.errors
+            problem for error in validation.errors for problem in _told(error, net, meters, rows)
         )
     if out is not None:
         write_folder(out, validation, net, licence)
         count = len(validation.connected)
         say(f"{out}: a feeder with {count} meters; peergrid init {out} begins a market on it")
+
+
+def _told(error: Finding, net: Path, meters: Path | None, rows: Sequence[MeterRow]) -> Iterator[Problem]:
+    """What is wrong with the net, or with lines of the meters' list."""
+    from grid.validation.connections import ON_METERS
+
+    if error.check not in ON_METERS:
+        yield Problem(str(net), error.check, ", ".join(error.elements[:5]), error.text)
+        return
+    line_of = {row.meter: row.line for row in rows}
+    for element in error.elements:
+        yield Problem(f"{meters}:{line_of[element.split(' (')[0]]}", error.check, element, error.text)
 
 
 def document(validation: Validation) -> dict[str, Any]:

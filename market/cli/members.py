@@ -10,7 +10,7 @@ import click
 
 from grid.errors import InputError
 from market.cli.messages import say
-from market.cli.operate import ask, start_of
+from market.cli.operate import ask, first_at, start_of
 from market.cli.status import database_at, looked_into
 
 _place = click.argument("place")
@@ -24,6 +24,27 @@ _from = click.option(
     help="The first interval; by default the next whose gate has not opened.",
 )
 _feeder = click.option("--feeder", help="Which market, where the configuration has several.")
+
+
+_KEPT = {
+    "meter": "registrations",
+    "order": "orders",
+    "reading": "readings",
+    "reading_refused": "refused readings",
+    "award": "awards",
+    "metered": "intervals with its energy",
+    "dispute": "disputes",
+    "member_change": "changes of membership",
+    "meter_presence": "what it said of itself",
+    "evidence": "refused messages",
+    "alarm": "alarms",
+    "notice": "notices to operators",
+    "account": "accounts",
+    "posting": "postings",
+    "position": "amounts on the chain",
+    "balance": "balances",
+}
+"""What an export's parts are, for people."""
 
 
 @click.group("member")
@@ -218,14 +239,15 @@ def export(place: str, meter: str, feeder: str | None, out: Path | None) -> None
         file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError.single("--out", "", str(file), f"cannot be written: {error.strerror}") from None
-    say(", ".join(f"{len(rows)} {name}" for name, rows in found.items() if rows))
+    say(", ".join(f"{_KEPT.get(name, name)}: {len(rows)}" for name, rows in found.items() if rows))
     click.echo(str(file))
 
 
 def _ask(
     place: str, feeder: str | None, body: dict[str, Any], first: str | None, reason: str, wait_s: float
 ) -> None:
-    ask(place, feeder, "member", body | {"first_start": start_of(first)}, reason, wait_s)
+    body = body | {"first_start": start_of(first)}
+    ask(place, feeder, "member", body, reason, wait_s, first_at(first))
 
 
 def _utc(moment: int) -> str:

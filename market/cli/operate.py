@@ -6,18 +6,17 @@ runs again, and answers it.
 
 from __future__ import annotations
 
-import csv
 import getpass
-import io
 import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from grid.errors import InputError, PeergridError
+from grid.errors import InputError, PeergridError, Problem
 from market.cli.messages import say
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def command() -> None:
 @_wait
 def suspend(place: str, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
     """Stop trading from the first interval that is not cleared: energy flows at the retail tariffs."""
-    ask(place, feeder, "suspend", {"first_start": start_of(first)}, reason, wait_s)
+    ask(place, feeder, "suspend", {"first_start": start_of(first)}, reason, wait_s, first_at(first))
 
 
 @command.command("resume")
@@ -56,7 +55,7 @@ def suspend(place: str, reason: str, first: str | None, feeder: str | None, wait
 @_wait
 def resume(place: str, reason: str, first: str | None, feeder: str | None, wait_s: float) -> None:
     """Trade again from the next interval whose gate has not opened."""
-    ask(place, feeder, "resume", {"first_start": start_of(first)}, reason, wait_s)
+    ask(place, feeder, "resume", {"first_start": start_of(first)}, reason, wait_s, first_at(first))
 
 
 @command.command("tariff")
@@ -78,10 +77,13 @@ def tariff(
     Or PRICES is a CSV file with a line for each change: the column `from` has a time, the others are named as
     the keys of [markets.tariff] (µEUR/kWh), parts as `import_parts.vat`: a market of the day before.
     """
-    if prices.suffix == ".csv" and first is not None:
-        raise InputError.single("--from", "", first, "is what the lines of a CSV file say themselves")
-    changes = price_lines(prices) if prices.suffix == ".csv" else [price_file(prices, first)]
-    ask(place, feeder, "tariff", {"changes": changes}, reason, wait_s)
+    if prices.suffix == ".csv":
+        if first is not None:
+            raise InputError.single("--from", "", first, "is what the lines of a CSV file say themselves")
+        changes, written = price_lines(prices)
+    else:
+        changes, written = [price_file(prices, first)], first_at(first)
+    ask(place, feeder, "tariff", {"changes": changes}, reason, wait_s, written)
 
 
 def price_file(prices: Path, first: str | None) -> dict[str, Any]:
@@ -97,32 +99,38 @@ def price_file(prices: Path, first: str | None) -> dict[str, Any]:
     return {"first_start": start_of(first), "tariff": chosen.model_dump(mode="json")}
 
 
-def price_lines(prices: Path) -> list[dict[str, Any]]:
+def price_lines(prices: Path) -> tuple[list[dict[str, Any]], Times]:
     """The changes in a CSV file, each with a time. Raises :class:`InputError` naming the line."""
+    from market.cli.lines import read_lines
     from market.messages.models import Tariff
-    from meters.configuration import parsed, read_text
+    from meters.configuration import parsed
 
-    changes = []
-    rows = csv.DictReader(io.StringIO(read_text(prices)))
-    if "from" not in (header := rows.fieldnames or ()):
+    header, lines = read_lines(prices)
+    if "from" not in header:
         raise InputError.single(f"{prices}:1", "header", ",".join(header), "has no column from, by commas")
-    for number, row in enumerate(rows, start=2):
-        where = f"{prices}:{number}"
-        first = row.pop("from")
+    changes = []
+    written: dict[int, tuple[str, str, str]] = {}
+    line_of: dict[int, int] = {}
+    for line in lines:
         document: dict[str, Any] = {}
-        for name, text in row.items():
-            group, _, part = str(name).rpartition(".")
+        for name, text in line.values.items():
+            if name == "from":
+                continue
+            group, _, part = name.rpartition(".")
             try:
                 (document.setdefault(group, {}) if group else document)[part] = int(text)
-            except (TypeError, ValueError):
-                raise InputError.single(where, name, text, "is no whole number of µEUR/kWh") from None
-        chosen = parsed(where, Tariff, document)
-        changes.append(
-            {"first_start": start_of(first, where, "from"), "tariff": chosen.model_dump(mode="json")}
-        )
+            except ValueError:
+                raise InputError.single(line.where, name, text, "is no whole number of µEUR/kWh") from None
+        chosen = parsed(line.where, Tariff, document)
+        text = line.values["from"]
+        start = moment_of(text, line.where, "from")
+        if (other := line_of.setdefault(start, line.number)) != line.number:
+            raise InputError.single(line.where, "from", text, f"has prices in line {other} already")
+        written[start] = (line.where, "from", text)
+        changes.append({"first_start": start, "tariff": chosen.model_dump(mode="json")})
     if not changes:
         raise InputError.single(str(prices), "", "…", "has no line with prices")
-    return changes
+    return changes, written
 
 
 @command.command("grid")
@@ -144,11 +152,15 @@ def grid(
 ) -> None:
     """Change the network or its limits from an interval on; earlier intervals keep theirs.
 
+    --net is a feeder's name, or the path of a net or of its folder. Where PLACE is a configuration, paths
+    start at its folder, as those in the configuration do; else at the working directory.
+
     Every member's connection point must be on the new network. Import it into a folder of its own (`peergrid
     feeder import`): a net that is changed in place later is refused, and its intervals are suspended.
     """
     from grid.catalogue import open_feeder
     from market.auction.book import Limits
+    from market.cli.physics import check_band
     from market.cli.status import database_at
     from market.service.store import Store
     from meters.configuration import parsed, read_toml
@@ -161,14 +173,23 @@ def grid(
     else:
         name = net
     base = Path(place).resolve().parent if place.endswith(".toml") else None
-    chosen = parsed(str(limits), Limits, read_toml(limits)).model_dump(mode="json") if limits else None
+    try:
+        opened = open_feeder(name, base)
+    except InputError as error:
+        raise InputError(
+            Problem("--net", "", problem.value, problem.reason) if problem.source == "feeder" else problem
+            for problem in error.problems
+        ) from None
+    chosen = parsed(str(limits), Limits, read_toml(limits)) if limits else None
+    if chosen is not None:
+        check_band(opened, chosen, str(limits))
     body = {
         "first_start": start_of(first),
         "feeder": net,
-        "feeder_sha256": open_feeder(name, base).sha256,
-        "limits": chosen,
+        "feeder_sha256": opened.sha256,
+        "limits": chosen.model_dump(mode="json") if chosen else None,
     }
-    ask(place, feeder, "grid", body, reason, wait_s)
+    ask(place, feeder, "grid", body, reason, wait_s, first_at(first))
 
 
 def standing_net(store: Store, first: int | None) -> str:
@@ -199,7 +220,7 @@ def recover(place: str, paid_until: str | None, reason: str, feeder: str | None,
     tariffs, on what the registers say over the gap. Readings that the lost database had receipted do not come
     again.
     """
-    ask(place, feeder, "recover", {"paid_until": start_of(paid_until)}, reason, wait_s)
+    ask(place, feeder, "recover", {"paid_until": start_of(paid_until, "--paid-until")}, reason, wait_s)
 
 
 @click.group("dispute")
@@ -218,7 +239,7 @@ def open_dispute(
     place: str, meter: str, interval: str, reason: str, feeder: str | None, wait_s: float
 ) -> None:
     """Hold back what the interval came to for the meter's household until it is decided on."""
-    body = {"interval_start": start_of(interval), "meter": meter.lower()}
+    body = {"interval_start": moment_of(interval, "--interval"), "meter": meter.lower()}
     ask(place, feeder, "dispute", body, reason, wait_s)
 
 
@@ -244,18 +265,16 @@ def resolve(
     """Decide dispute NUMBER: dismiss it, or settle the interval anew on the energy that is right."""
     energy = (import_wh, export_wh)
     if dismiss == (None not in energy) or (dismiss and energy != (None, None)):
-        raise InputError.single(
-            "--dismiss", "", dismiss, "stands alone: else --import-wh and --export-wh are needed"
-        )
+        reason = "stands alone; without it both --import-wh and --export-wh are needed"
+        raise InputError.single("--dismiss", "", None, reason)
     body: dict[str, Any] = {"dispute": number, "decision": "dismissed" if dismiss else "upheld"}
     if not dismiss:
         body |= {"import_wh": import_wh, "export_wh": export_wh}
     ask(place, feeder, "resolve", body, reason, wait_s)
 
 
-def start_of(text: str | None, source: str = "TIME", field: str = "") -> int | None:
-    if text is None:
-        return None
+def moment_of(text: str, source: str, field: str = "") -> int:
+    """Unix seconds of a time with its zone in ISO 8601, as it stands in an option or file."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -265,6 +284,20 @@ def start_of(text: str | None, source: str = "TIME", field: str = "") -> int | N
     return int(moment.timestamp())
 
 
+def start_of(text: str | None, source: str = "--from") -> int | None:
+    """The same of an option that need not be given."""
+    return None if text is None else moment_of(text, source)
+
+
+Times = Mapping[int, tuple[str, str, str]]
+"""Where somebody wrote a time (Unix seconds), in which field, and how."""
+
+
+def first_at(text: str | None) -> Times:
+    """Where the time of ``--from`` stands."""
+    return {} if text is None else {moment_of(text, "--from"): ("--from", "", text)}
+
+
 def ask(
     place: str,
     feeder: str | None,
@@ -272,27 +305,18 @@ def ask(
     body: Mapping[str, Any],
     reason: str,
     wait_s: float,
+    written: Times = MappingProxyType({}),
 ) -> None:
     """Gives an instruction and tells the market's answer, and what came of it. Raises :class:`PeergridError`
-    where it refuses.
+    where it refuses; where one of the ``written`` times is why, it is that which is bad input.
     """
     from market.cli.effects import brief, effects
-    from market.cli.status import databases_of
-    from market.service.store import Store, instructions, leases, money
+    from market.cli.status import database_at
+    from market.service.store import Store, instructions, leases
 
     if not reason.strip():
         raise InputError.single("--reason", "", reason, "is empty: it is kept for good, and told")
-    stores = {}
-    for database in databases_of(place):
-        store = Store(database, {})
-        with store.reading() as connection:
-            stores[money.market_of(connection)] = store
-    if feeder is None and len(stores) > 1:
-        raise InputError.single("--feeder", "", None, f"is needed: one of {', '.join(stores)}")
-    chosen = feeder or next(iter(stores))
-    if chosen not in stores:
-        raise InputError.single("--feeder", "", chosen, f"is none of {', '.join(stores)}")
-    store = stores[chosen]
+    store = Store(database_at(place, feeder), {})
     with store.transaction() as tx:
         before = effects(tx)
         number = instructions.give(tx, getpass.getuser(), kind, body, reason)
@@ -303,7 +327,7 @@ def ask(
             after = effects(connection)
         if answer is not None and answer.refusal is not None:
             if answer.refusal:
-                raise PeergridError(f"refused: {answer.refusal}")
+                raise _refused(answer.refusal, written)
             say("\n".join(["done", *(f"  {line}" for line in brief(after - before))]))
             return
         time.sleep(_POLL_S)
@@ -311,3 +335,12 @@ def ask(
         runs = leases.is_held(leases.current(connection))
     why = "has not looked at it yet" if runs else "does not run"
     say(f"instruction {number} waits: the market {why}; it is carried out when it can be")
+
+
+def _refused(refusal: str, written: Times) -> PeergridError:
+    from market.service.clock import utc
+
+    for start, (source, field, text) in written.items():
+        if refusal.startswith(f"{utc(start)} is "):
+            return InputError.single(source, field, text, refusal.removeprefix(f"{utc(start)} "))
+    return PeergridError(f"refused: {refusal}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from grid.errors import InputError, Problem
 from market.auction.book import Limits
 from market.cli.alerts_config import AlertsSection
+from market.cli.lines import read_lines
 from market.messages.models import Address, FeederId, Tariff
 from market.service.settings import (
     DATABASE,
@@ -25,7 +24,7 @@ from market.service.settings import (
     Treasury,
     every_role,
 )
-from meters.configuration import Part, parsed, read_text, read_toml
+from meters.configuration import Part, parsed, read_toml
 from meters.household.settings import HouseholdSettings
 
 Text = Annotated[str, Field(min_length=1)]
@@ -168,17 +167,21 @@ def read_service(path: Path) -> ServiceConfig:
 
 def read_members(path: Path, bus_of: dict[str, int]) -> list[Member]:
     """The members in a CSV file. Raises :class:`InputError`."""
-    rows = csv.DictReader(io.StringIO(read_text(path)))
-    if rows.fieldnames is None or tuple(rows.fieldnames) != MEMBER_COLUMNS:
-        found = ",".join(rows.fieldnames or ())
-        raise InputError.single(str(path), "header", found, f"is not {','.join(MEMBER_COLUMNS)}")
+    header, lines = read_lines(path)
+    if header != MEMBER_COLUMNS:
+        raise InputError.single(f"{path}:1", "header", ",".join(header), f"is not {','.join(MEMBER_COLUMNS)}")
     members: list[Member] = []
     problems: list[Problem] = []
-    for line, row in enumerate(rows, start=2):
+    seen: dict[str, int] = {}
+    for line in lines:
         try:
-            members.append(_member(f"{path}:{line}", row, bus_of))
+            member = _member(line.where, line.values, bus_of)
         except InputError as error:
             problems += error.problems
+            continue
+        if (first := seen.setdefault(member.meter, line.number)) != line.number:
+            problems.append(Problem(line.where, "meter", member.meter, f"stands in line {first} already"))
+        members.append(member)
     if problems:
         raise InputError(problems)
     if not members:
@@ -194,9 +197,9 @@ def _member(where: str, row: dict[str, str], bus_of: dict[str, int]) -> Member:
     return parsed(where, Member, {**row, **numbers, "bus": bus_of[point], "deposit_ueur": 0})
 
 
-def _whole(where: str, field: str, text: str | None) -> int:
+def _whole(where: str, field: str, text: str) -> int:
     try:
-        return int(text or "")
+        return int(text)
     except ValueError:
         raise InputError.single(where, field, text, "is no whole number") from None
 

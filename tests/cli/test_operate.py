@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,7 +17,7 @@ from market.cli.main import run
 from market.cli.status import interval_lines, numbered
 from market.service.store import Store, disputes, instructions, intervals, terms
 from market.service.store.inputs import register
-from tests.service.scene import MEMBERS, START, TARIFF, settings
+from tests.service.scene import FEEDER, MEMBERS, START, TARIFF, settings
 
 HEADER = "from,import_price,export_price,floor,cap,local_fee,import_fees\n"
 LINE = "2026-11-23T07:00:00Z,350000,80000,-500000,2000000,20000,100000\n"
@@ -78,6 +81,13 @@ def test_parts_and_time_of_use_are_asked_for(database: Path) -> None:
         (HEADER + LINE.replace("350000", "10"), "floor <= export_price <= import_price"),
         (HEADER + LINE.replace("Z", ""), "prices.csv:2: from: '2026-11-23T07:00:00' is no time with a zone"),
         (HEADER.replace("from", "since") + LINE, "prices.csv:1: header: 'since,import_price"),
+        (HEADER.replace("cap", "floor") + LINE, "prices.csv:1: header: 'floor' names two columns"),
+        (HEADER + "\n" + LINE.strip() + ",77,88\n", "prices.csv:3: has 9 columns where the header has 7"),
+        (HEADER + "2026-11-23T07:00:00Z,350000\n", "prices.csv:2: has 2 columns where the header has 7"),
+        (
+            HEADER + LINE + NIGHT + LINE.replace("07:00:00Z", "08:00:00+01:00"),
+            "prices.csv:4: from: '2026-11-23T08:00:00+01:00' has prices in line 2 already",
+        ),
     ],
 )
 def test_prices_that_are_none_are_refused_by_line(
@@ -90,11 +100,121 @@ def test_prices_that_are_none_are_refused_by_line(
     assert asked(database) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["operate", "suspend", "--from", "yesterday"], "--from: 'yesterday' is no time with a zone"),
+        (["operate", "recover", "--paid-until", "noon"], "--paid-until: 'noon' is no time with a zone"),
+        (["member", "leave", "0x", "--from", "2026-11-23"], "--from: '2026-11-23' is no time with a zone"),
+        (["dispute", "open", "--meter", "0x", "--interval", "x"], "--interval: 'x' is no time with a zone"),
+        (["operate", "grid", "--net", "simbench:x"], "--net: 'simbench:x' is no SimBench code"),
+    ],
+)
+def test_an_option_that_is_wrong_is_named(
+    database: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group, name, *options = arguments
+    assert run([group, name, str(database), *options, "--reason", "x", "--wait-s", "0"]) == 2
+    assert capsys.readouterr().err.startswith(f"peergrid: {told}")
+    assert run(["export", str(database), "--until", "noon"]) == 2
+    assert capsys.readouterr().err.startswith("peergrid: --until: 'noon' is no time with a zone")
+    assert asked(database) == []
+
+
+def test_limits_that_leave_no_voltage_are_refused_by_file_and_field(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = database.with_name("limits.toml")
+    limits.write_text("v_min_pu = 1.3\n")
+    options = ["--net", FEEDER, "--limits", str(limits), "--reason", "x", "--wait-s", "0"]
+    assert run(["operate", "grid", str(database), *options]) == 2
+    assert (
+        "limits.toml: v_min_pu: 1.3 is not below v_max_pu, 1.1, the net's own at" in capsys.readouterr().err
+    )
+    limits.write_text("v_max_pu = 0.8\n")
+    assert run(["operate", "grid", str(database), *options]) == 2
+    assert "limits.toml: v_max_pu: 0.8 is not above v_min_pu, 0.9, the" in capsys.readouterr().err
+    assert asked(database) == []
+
+
+@contextmanager
+def answered(database: Path, refusal: str) -> Iterator[None]:
+    """A market that answers the one instruction that it gets."""
+
+    def answer() -> None:
+        with Store(database, {}) as store:
+            for _ in range(1000):
+                with store.transaction() as tx:
+                    if waiting := instructions.waiting(tx):
+                        instructions.answer(tx, waiting[0].id, 1_795_416_000, refusal)
+                        return
+                time.sleep(0.02)
+
+    market = Thread(target=answer)
+    market.start()
+    yield
+    market.join()
+
+
+def test_a_time_that_the_market_refuses_is_told_where_it_was_written(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = database.with_name("prices.csv")
+    prices.write_text(HEADER + LINE + NIGHT)
+    said = ["--reason", "x", "--wait-s", "20"]
+    with answered(database, "2026-11-23T21:00Z is too early: 2026-11-24T00:00Z is the first"):
+        assert run(["operate", "tariff", str(database), str(prices), *said]) == 2
+    words = f"peergrid: {prices}:3: from: '2026-11-23T22:00:00+01:00' is too early: 2026-11-24T00:00Z is the"
+    assert capsys.readouterr().err.startswith(words)
+    with answered(database, "2026-11-23T07:00:01Z is no boundary of 15 minutes"):
+        first = "2026-11-23T07:00:01Z"
+        assert run(["member", "leave", str(database), "0x", "--from", first, *said]) == 2
+    assert capsys.readouterr().err == f"peergrid: --from: '{first}' is no boundary of 15 minutes\n"
+    with answered(database, "trading is not suspended"):
+        assert run(["operate", "resume", str(database), *said]) == 1
+    assert capsys.readouterr().err == "peergrid: refused: trading is not suspended\n"
+
+
+def test_what_is_no_markets_database_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"empty.sqlite": b"", "letter.sqlite": b"Dear aunt, " * 100}
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        for command in (["status"], ["operate", "suspend", "--reason", "x"], ["export"], ["replay"]):
+            group, *rest = command
+            place = [*rest[:1], str(path), *rest[1:]]
+            assert run([group, *place]) == 2, command
+            assert capsys.readouterr().err == f"peergrid: {path}: is no market's database\n"
+        assert path.read_bytes() == content
+
+
+def test_a_database_of_an_older_schema_ends_every_command_alike(
+    database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE run SET value = '3' WHERE key = 'schema_version'")
+    for command in (["status"], ["operate", "resume", "--reason", "x"], ["member", "list"]):
+        group, *rest = command
+        assert run([group, *rest[:1], str(database), *rest[1:]]) == 2
+        assert "peergrid run --upgrade" in capsys.readouterr().err
+
+
+def test_an_export_is_told_in_words(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(database, {}) as store, store.transaction() as tx:
+        register(tx, settings(None), MEMBERS[:1])
+    file = database.with_name("data.json")
+    assert run(["member", "export", str(database), MEMBERS[0].meter, "--out", str(file)]) == 0
+    assert capsys.readouterr().err == "peergrid: registrations: 1, accounts: 1\n"
+
+
 def test_a_decision_needs_its_energy_or_none(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = ["dispute", "resolve", str(database), "1", "--reason", "x", "--wait-s", "0"]
     for options in ([], ["--dismiss", "--import-wh", "1"], ["--import-wh", "1"]):
         assert run([*whole, *options]) == 2
-        assert "--import-wh and --export-wh" in capsys.readouterr().err
+        told = "peergrid: --dismiss: stands alone; without it both --import-wh and --export-wh are needed\n"
+        assert capsys.readouterr().err == told
     assert run([*whole, "--dismiss"]) == 0
     assert [dict(one.body) for one in asked(database)] == [{"dispute": 1, "decision": "dismissed"}]
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from grid.errors import InputError
 from market.cli.main import run as peergrid
 from market.cli.service import simulated_world
-from market.cli.service_config import read_service
+from market.cli.service_config import read_members, read_service
 from tests.faults.promise import promise
 from tests.service.process import FEEDER, NAME, Service, is_event, query
 from tests.service.process import config as config  # the fixtures
@@ -158,6 +159,24 @@ def test_everything_that_a_real_market_names_is_looked_at_first(
     assert peergrid(["run", str(config)]) == 2
     assert capsys.readouterr().err.endswith("market.toml: markets[0].treasuries: lacks rounding\n")
     assert list(tmp_path.iterdir()) == [config]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("{0},{0},load:0,43500,0,77,88\n", "members.csv:2: has 7 columns where the header has 5"),
+        (
+            "{0},{0},load:0,43500,0\n\n{0},{0},load:1,43500,0\n",
+            "members.csv:4: meter: '{0}' stands in line 2 already",
+        ),
+    ],
+)
+def test_lines_of_members_that_are_wrong_are_told_by_number(tmp_path: Path, lines: str, told: str) -> None:
+    path, wallet = tmp_path / "members.csv", "0x" + "ab" * 20
+    path.write_text("meter,owner,connection_point,fuse_w,tan_phi_ppm\n" + lines.format(wallet))
+    with pytest.raises(InputError) as error:
+        read_members(path, {"load:0": 1, "load:1": 2})
+    assert str(error.value) == str(path.with_name(told.format(wallet)))
 
 
 def test_gates_of_long_intervals_close_as_early_as_is_asked(config: Path) -> None:

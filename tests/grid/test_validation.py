@@ -219,9 +219,11 @@ def test_a_matpower_case_is_a_feeder(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("net.dwg", "", "'.dwg' is none of"),
-        ("net.json", "[1, 2]", "is no net in this format"),
-        ("net.m", "hello", "is no net in this format"),
-        ("net.xlsx", "hello", "is no net in this format"),
+        ("net.json", "[1, 2]", "net.json: is no pandapower net: pandapower.to_json writes one$"),
+        ("net.json", '{"a": 1}', "net.json: is no pandapower net: pandapower.to_json writes one$"),
+        ("net.json", "{", "net.json: is no pandapower net: pandapower.to_json writes one"),
+        ("net.m", "hello", "is no MATPOWER case"),
+        ("net.xlsx", "hello", "net.xlsx: is no pandapower net: pandapower.to_excel writes one"),
     ],
 )
 def test_what_is_no_net_is_refused(name: str, content: str, words: str, tmp_path: Path) -> None:
@@ -237,6 +239,7 @@ def test_what_is_no_net_is_refused(name: str, content: str, words: str, tmp_path
         ("meter,bus,fuse_a\na,1,many\n", "meters.csv:2: fuse_a: 'many' is no possible number"),
         ("meter,bus,fuse_a,fuse_w\na,1,35,20000\n", "meters.csv:2: fuse_w: '20000' stands beside fuse_a"),
         ("meter,bus\n,1\n", "meters.csv:2: meter: '' is missing"),
+        ("meter,bus\n\na,1,2\n", "meters.csv:3: has more columns than the header"),
     ],
 )
 def test_a_list_of_meters_that_cannot_be_read_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -266,6 +269,20 @@ def test_the_command_makes_a_folder_that_is_a_feeder(
     assert run(["init", str(out), "--out", str(tmp_path / "market.toml")]) == 0
     assert run(arguments) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_faulty_meters_are_told_by_the_line_of_their_list(
+    net: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pp.to_json(net, str(tmp_path / "net.json"))
+    (tmp_path / "meters.csv").write_text("meter,bus\na,7\n\nb,kitchen\na,8\n")
+    files = [str(tmp_path / "net.json"), "--meters", str(tmp_path / "meters.csv")]
+    assert run(["feeder", "import", *files]) == 2
+    assert [line.split("/")[-1] for line in capsys.readouterr().err.splitlines()] == [
+        "meters.csv:5: meters: 'a' stands in the list more than once",
+        "meters.csv:4: meters on unknown buses: 'b (kitchen)' no bus has that index or name, or several"
+        " have it",
+    ]
 
 
 def test_an_error_writes_nothing_and_is_told_by_name(

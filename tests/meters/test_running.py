@@ -364,7 +364,7 @@ def test_a_key_that_others_can_read_and_a_meter_named_twice_are_refused(tmp_path
     with pytest.raises(InputError, match=r"meters\[1\]\.folder: '0' has the key of 0 \(meters\[0\]\)"):
         read_setup(path)
     (tmp_path / "meters" / "1" / "meter.key").chmod(0o640)
-    with pytest.raises(InputError, match="mode: '0o640' lets others at the key"):
+    with pytest.raises(InputError, match="mode: '0o640' lets others read it"):
         read_setup(written(tmp_path))
 
 

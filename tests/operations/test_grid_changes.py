@@ -126,7 +126,14 @@ async def test_a_network_that_does_not_fit_is_refused_and_nothing_changes(tmp_pa
         good | {"limits": {"v_min_pu": 2.0}},
     ]
     told = await told_day(tmp_path, asked)
-    words = ["'load:3' is not on", "was changed", "is no file", "is too early", "no boundary", "voltage band"]
+    words = [
+        "'load:3' is not on",
+        "was changed",
+        "is no file",
+        "is too early",
+        "no boundary",
+        "is not below v_max_pu",
+    ]
     assert len(told) == len(words)
     for refusal, word in zip(told, words, strict=True):
         assert word in refusal

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, inspect, select
 from sqlalchemy.exc import DatabaseError
 
-from grid.errors import StoreError
+from grid.errors import OtherStoreError, StoreError
 from market.service.store import schema
 from market.service.store.database import READ_ONLY, looking_engine
 
@@ -29,6 +29,8 @@ class StoredMarket:
         self._engine, self.title = looking_engine(self.place)
         try:
             with self.reading() as connection:
+                if not inspect(connection).has_table(schema.run.name):
+                    raise OtherStoreError(f"{self.title}: is no market's database")
                 self.identity: Mapping[str, str] = {
                     row.key: row.value
                     for row in connection.execute(select(schema.run))
@@ -36,14 +38,19 @@ class StoredMarket:
                 }
         except DatabaseError as error:
             self.close()
+            if "not a database" in str(error.orig):
+                raise OtherStoreError(f"{self.title}: is no market's database") from None
             raise StoreError(f"{self.title}: {' '.join(str(error.orig).split())}") from None
+        except StoreError:
+            self.close()
+            raise
         version = self.identity.get("schema_version")
         if version != str(schema.SCHEMA_VERSION):
             self.close()
             words = f"schema_version is {version}, this Peergrid reads {schema.SCHEMA_VERSION}"
             older = str(version).isdigit() and int(str(version)) < schema.SCHEMA_VERSION
             hint = ": `peergrid run --upgrade` brings it up to date" if older else ""
-            raise StoreError(f"{self.title}: {words}{hint}")
+            raise OtherStoreError(f"{self.title}: {words}{hint}")
 
     @property
     def name(self) -> str:
