@@ -23,12 +23,13 @@ from market.console.readiness import SILENT_S, readiness
 from market.messages.models import Tariff
 from market.service.store import Store, health, intervals, leases
 from meters.broker import Broker
-from tests.cli.test_service import NAME, Service
 from tests.operations.test_alerts import Receiver, private
+from tests.service.process import NAME, Service
 
 AT = 1_800_000_000 // 900 * 900
 FEEDER = "pandapower:panda_four_load_branch"
 IDENTITY = {"feeder": "lane", "feeder_name": FEEDER, "minutes": "15"}
+PATIENCE_S = 120
 TARIFF = Tariff(import_price=300_000, export_price=80_000, floor=-500_000, cap=2_000_000)
 
 
@@ -132,7 +133,7 @@ async def test_systemd_hears_that_a_service_began_lives_and_ends(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(PATIENCE_S)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "30000")
         async with told_of():
@@ -217,13 +218,13 @@ async def test_a_running_market_is_ready_until_its_broker_is_away_and_again_afte
     config = configured(tmp_path, port, receiver.url)
 
     async def until(wanted: Callable[[int, dict[str, bool]], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not wanted(*await client()):
             assert time.monotonic() < deadline, (await client(), services[0].words())
             await asyncio.sleep(0.2)
 
     async def told(words: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while not any(words.encode() in body for _, body in receiver.got):
             assert time.monotonic() < deadline, services[0].words()
             await asyncio.sleep(0.2)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,7 @@ from market.service.ports import Progress
 from market.service.replay import Replay
 from market.service.store import Store, instructions
 from market.service.store.instructions import InstructionKind
-from meters.broker import Broker
-from tests.service.scene import METERS, SECONDS, START, TARIFF, Meters, market, physics, settings
+from tests.service.scene import METERS, SECONDS, START, TARIFF, a_day, physics, rows, settings
 
 INTERVALS = 7
 NIGHTLY = {
@@ -31,7 +27,7 @@ METER = METERS[0].address
 ACCOUNT = f"household:{METER}"
 
 
-async def a_day(folder: Path, asked: dict[int, list[tuple[InstructionKind, dict[str, Any]]]]) -> None:
+async def told_day(folder: Path, asked: dict[int, list[tuple[InstructionKind, dict[str, Any]]]]) -> None:
     """``asked`` is given by the wave after which it is."""
 
     def give(progress: Progress) -> None:
@@ -41,20 +37,9 @@ async def a_day(folder: Path, asked: dict[int, list[tuple[InstructionKind, dict[
             for kind, body in asked.get(progress.index, []):
                 instructions.give(tx, "op", kind, body, f"because of wave {progress.index}")
 
-    async with Broker() as broker:
-        living = asyncio.create_task(Meters(broker.port).run())
-        try:
-            async with market(folder, broker.port, settings(INTERVALS), give) as running:
-                await running.run()
-        finally:
-            living.cancel()
+    await a_day(folder, settings(INTERVALS), give)
     with Store(folder / "market.sqlite", {}) as stored, Store(folder / "scratch.sqlite", {}) as scratch:
         assert Replay(stored, scratch, lambda _: physics()).run() is None
-
-
-def rows(folder: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(folder / "market.sqlite")) as connection:
-        return list(connection.execute(query))
 
 
 def refusals(folder: Path) -> list[str]:
@@ -86,7 +71,7 @@ async def test_a_dispute_holds_back_and_its_decision_settles_anew(tmp_path: Path
             ("grid", {"feeder": None}),
         ],
     }
-    await a_day(tmp_path, asked)
+    await told_day(tmp_path, asked)
     told = refusals(tmp_path)
     unreadable, impossible = told.pop(4), told.pop(4)
     assert "the fuse of 20000 W carries at most" in impossible
@@ -127,7 +112,7 @@ async def test_prices_change_from_an_interval_on_and_trading_stops_and_goes_on(t
         3: [("suspend", {}), ("suspend", {})],
         5: [("resume", {}), ("resume", {})],
     }
-    await a_day(tmp_path, asked)
+    await told_day(tmp_path, asked)
     told = refusals(tmp_path)
     assert (told[0], told[4], told[5], told[7]) == ("", "", "", "")
     for index, words in {
