@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from market.console.market import Market
-from market.service.store import batch_views, views
+from market.service.store import batch_views, booked, views
 from market.service.store.tables import TABLES
 
 FOREVER = 2**62
@@ -19,6 +20,8 @@ LOOK_BACK_S = 7 * 86_400
 PENDING_S = 3600
 """A batch that is not final after this time on the market's clock is an alarm."""
 ALARMS_MAX = 2000
+_INTERVAL = re.compile(r"interval:(\d+)")
+_MOMENT = re.compile(r"\d{9,10}")
 TITLES = {
     "contradiction": "Meter contradicts itself",
     "flood": "Meter floods the market",
@@ -51,6 +54,33 @@ class Alarm:
 
 def utc(moment: int) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def places_of(connection: Connection) -> dict[str, str]:
+    """Where meters stand, and the meters of a wallet, by address."""
+    places: dict[str, list[str]] = {}
+    for meter, owner, point in booked.households(connection).values():
+        for address in (meter, owner):
+            places.setdefault(address, []).append(point)
+    return {address: ", ".join(points) for address, points in places.items()}
+
+
+def _named(address: str, places: Mapping[str, str]) -> str:
+    """A meter or a wallet as people know it."""
+    short = f"{address[:8]}…{address[-4:]}"
+    return f"{places[address]} ({short})" if address in places else short
+
+
+def subject_in_words(subject: str, places: Mapping[str, str]) -> str:
+    """What the log says that somebody acted on: an alarm's name is made for programs."""
+    kind, *parts = subject.split(":")
+    about = [
+        utc(int(part)) if _MOMENT.fullmatch(part) else _named(part, places) if part[:2] == "0x" else part
+        for part in parts
+        if part != kind
+    ]
+    words = ", ".join(about).replace("interval, ", "interval of ")
+    return f"{TITLES.get(kind, kind.capitalize())}: {words}" if parts else subject
 
 
 def _covers(stop: Mapping[str, Any], start: int) -> bool:
@@ -132,11 +162,16 @@ def alarms_of(
             words = f"{meters} sent no reading yet; settlement is provisional."
             add(f"incomplete:{start}", "notice", "Readings missing", words, start, link)
     now = views.market_now(connection) or 0
+    places = places_of(connection)
     for kind, subject, _first, last, count, detail in TABLES["alarms"].rows(connection, since, until):
         words = f"{detail} ({count} times)" if count > 1 else detail
         link = "/alarms"
         if subject.startswith("0x"):  # a household's wallet, else a meter
             link = "/households" if kind == "balance" else f"/meters/{subject}"
+            words = f"{_named(subject, places)}: {words}"
+        elif found_start := _INTERVAL.fullmatch(subject):
+            link = f"/intervals/{found_start[1]}"
+            words = words if kind == "network" else f"Interval of {utc(int(found_start[1]))}: {words}"
         severity = "notice" if kind == "balance" else "alarm"
         add(f"{kind}:{subject}:{last}", severity, TITLES.get(kind, kind.capitalize()), words, last, link)
     for sequence, made_at in batch_views.batches_waiting(connection, now - PENDING_S):

@@ -197,7 +197,7 @@ def reasons(
     """
     clearing = market.clearing(connection, start)
     if clearing is None:
-        raise HTTPException(404, f"there is no clearing of an interval that starts at {start}")
+        raise HTTPException(404, "no interval was cleared that starts then")
     book, record = clearing.book, clearing.record
     point, meter = about["connection_point"], about["meter"]
     found: list[tuple[str, Sequence[str]]] = []

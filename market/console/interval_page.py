@@ -24,7 +24,7 @@ def content(market: Market, connection: Connection, start: int) -> dict[str, Any
     """Raises 404 where there is no such interval."""
     lines = market.lines(connection, start, start + 1)
     if not lines:
-        raise HTTPException(404, f"there is no interval that starts at {start}")
+        raise HTTPException(404, "no interval starts then")
     clearing = market.clearing(connection, start)
     before, after = views.neighbours_of(connection, start)
     points = {row["meter"]: row["connection_point"] for row in _meters(connection)}

@@ -372,6 +372,7 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         known = frame_of(market, connection, None)
         found = alarms.alarms_of(market, connection, audit.acknowledged(market.name))
         evidence = views.evidence(connection, 200)
+        places = alarms.places_of(connection)
         stand = trading.trading(connection)
         asked = views.instructions(connection, 200)
         contested = views.disputes(connection)
@@ -382,7 +383,11 @@ def alarm_list(request: Request, feeder: Feeder, _: Viewer) -> Response:
         title="Alarms and audit",
         section="alarms",
         alarms=found,
-        log=audit.lines(market.name),
+        log=[
+            {**line, "subject": alarms.subject_in_words(line["subject"], places)}
+            for line in audit.lines(market.name)
+        ],
+        places=places,
         evidence=evidence,
         stand=stand,
         asked=[

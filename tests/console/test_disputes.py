@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
 
+from market.accounts.metering import Flag, Metered
 from market.console.alarms import TITLES
-from market.service.store import Store, disputes, instructions
+from market.service.store import Store, alarms, disputes, instructions
 from market.service.store.alarms import AlarmKind
 from tests.console.conftest import Console
 from tests.console.test_trading import change, reopen
@@ -132,6 +134,51 @@ def test_by_the_pages_the_sessions_own_forms_are_needed(fresh_console: Callable[
         )
         page = client.get(f"{console.page}/alarms").text
         assert "No household contests anything" in page and "dismissed: it ran" in page
+
+
+def test_energy_that_was_decided_is_called_so(fresh_console: Callable[..., Any]) -> None:
+    with fresh_console() as console, console.client() as client:
+        number = opened(console)
+        meter, start = contested(console)
+        household, interval = (
+            f"{console.page}/households/{meter}?day={start}",
+            f"{console.page}/intervals/{start}",
+        )
+        assert "decided in a dispute" not in client.get(household).text + client.get(interval).text
+        with Store(console.folder / "market.sqlite", {}) as store, store.transaction() as tx:
+            energy = Metered(120, 0, Flag.ESTIMATED)
+            disputes.close_one(tx, number, start + 9000, "upheld", "display photo", energy)
+        for page in (client.get(household).text, client.get(interval).text):
+            assert page.count("decided in a dispute") == 1
+            assert "It was upheld (120 Wh drawn, 0 Wh fed in): display photo" in page
+
+
+def test_alarms_and_what_was_done_about_them_name_places_and_times(fresh_console: Callable[..., Any]) -> None:
+    with fresh_console() as console, console.client("operator") as client:
+        client.headers["accept"] = "text/html"
+        meter, start = contested(console)
+        ((place, owner),) = console.ask("SELECT connection_point, owner FROM meter WHERE meter = ?", meter)
+        unknown = "0x" + "e" * 40
+        with Store(console.folder / "market.sqlite", {}) as store, store.transaction() as tx:
+            for kind, subject in (("offline", meter), ("balance", owner), ("offline", unknown)):
+                alarms.raise_alarm(tx, start, kind, subject, "some trouble")
+            alarms.raise_alarm(tx, start, "solver", f"interval:{start}", "it gave no answer")
+            alarms.add_evidence(tx, start, meter, b"digest", "topic", b"payload", "other content")
+        for subject in (f"offline:{meter}:{start}", f"solver:interval:{start}:{start}"):
+            body = {"subject": subject, "reason": "looked at"}
+            assert client.post(f"{console.api}/acknowledgements", json=body).status_code == 201
+        page = client.get(f"{console.page}/alarms").text
+        at = f"{datetime.fromtimestamp(start, UTC):%Y-%m-%d %H:%M} UTC"
+        short, of_owner, of_unknown = (f"{one[:8]}…{one[-4:]}" for one in (meter, owner, unknown))
+        for about in (f"{place} ({short})", f"{place} ({of_owner})", of_unknown):
+            assert f"<br>{about}: some trouble" in page
+        assert f'<a href="/f/{console.market}/intervals/{start}">The solver gave no answer</a>' in page
+        assert f"Interval of {at}: it gave no answer" in page
+        assert f'/meters/{meter}">{place}</a>' in page.partition("<h2>Evidence</h2>")[2]
+        log = page.partition("<h2>Log</h2>")[2]
+        assert f">Meter is offline: {place} ({short}), {at}</td>" in log
+        assert f">The solver gave no answer: interval of {at}, {at}</td>" in log
+        assert str(start) not in re.sub(r"<[^>]*>", "", page), "no Unix seconds among the words"
 
 
 def test_every_kind_of_alarm_has_words() -> None:
