@@ -110,7 +110,7 @@ class Store:
 
 def _holder(tx: Connection) -> str:
     """The process that is the market now, as far as is known; also of a schema that had no leases."""
-    lease = leases.current(tx) if inspect(tx).has_table(leases.table.name) else None
+    lease = leases.current(tx) if inspect(tx).has_table(schema.lease.name) else None
     return lease.holder if lease is not None and leases.is_held(lease) else ""
 
 
