@@ -55,7 +55,8 @@ def command(
     for name in names:
         if name not in TABLES:
             raise InputError.single("TABLE", "", name, f"is none of {', '.join(TABLES)}")
-    begin, end = start_of(since, "--since") or 0, moment_of(until, "--until") if until else FOREVER
+    begin = start_of(since, "--since") or 0
+    end = FOREVER if until is None else moment_of(until, "--until")
     if day is not None:
         if since is not None or until is not None:
             raise InputError.single("--day", "", f"{day:%Y-%m-%d}", "leaves nothing to --since and --until")

@@ -17,7 +17,7 @@ from contracts.registry import SignedBinding
 from grid.catalogue import Profiles, open_feeder, year_profiles
 from grid.errors import InputError
 from grid.feeder import Feeder
-from market.cli.physics import bus_of
+from market.cli.physics import bus_of, check_band
 from market.cli.settings import INTERVAL_S, Settings
 from market.messages.signing import Domain, Signer
 from market.service.settings import MarketSettings, Member, Role, Treasury
@@ -54,11 +54,12 @@ class World:
 
 
 def build_world(settings: Settings, base: Path | None) -> World:
-    """Raises :class:`InputError` where the feeder is unknown or has no households.
+    """Raises :class:`InputError` where the feeder is unknown, has no households or no voltage within limits.
 
     ``base`` is where the path of a net starts, else the working directory.
     """
     feeder = open_feeder(settings.feeder, base)
+    check_band(feeder, settings.market.limits, settings.feeder, "market.limits.")
     profiles = year_profiles(settings.feeder, base)
     homes = households(profiles, settings.households, settings.seed)
     if not homes:

@@ -161,6 +161,14 @@ def test_an_unknown_setting_in_the_environment_is_named(
     assert list(empty_folder.iterdir()) == []
 
 
+def test_limits_of_a_demonstration_that_leave_no_voltage_are_named(
+    peergrid: Callable[..., Outcome], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEERGRID_MARKET__LIMITS__V_MIN_PU", "1.2")
+    refused(peergrid("demo"), "market.limits.v_min_pu: 1.2 is not below v_max_pu, 1.065")
+    assert list(empty_folder.iterdir()) == []
+
+
 def test_a_folder_of_something_else_is_refused(peergrid: Callable[..., Outcome], empty_folder: Path) -> None:
     (empty_folder / "letters").mkdir()
     (empty_folder / "letters" / "to my aunt").write_text("Dear aunt")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from calendar import month_name
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import Connection
 
 from grid.errors import InputError
-from market.service.store import alarms, booked
+from market.service.clock import utc
+from market.service.store import alarms, booked, intervals
+
+_NOT_SETTLED = ("OPEN", "CLOSED", "CLEARED", "SUSPENDED", "METERED")
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class About:
 
 @dataclass(frozen=True)
 class Period:
-    """A month: ``key`` as ``2026-10``, ``[since, until)`` in Unix seconds."""
+    """A month: ``key`` as ``2026-10``, ``[since, until)`` in Unix seconds. ``waits_from`` is the first time
+    in it that is not settled yet; None where all of it is.
+    """
 
     key: str
     since: int
     until: int
     zone: ZoneInfo
+    waits_from: int | None = None
 
     @property
     def words(self) -> str:
@@ -55,6 +61,13 @@ class Period:
 
     def local(self, moment: int) -> datetime:
         return datetime.fromtimestamp(moment, self.zone)
+
+    @property
+    def unfinished(self) -> str:
+        """What is to be said of a month that is not over, or waits for something."""
+        if self.waits_from is None:
+            return ""
+        return f"unfinished: from {self.local(self.waits_from):%Y-%m-%d %H:%M} on not everything is settled"
 
 
 def everybody(connection: Connection) -> list[About]:
@@ -89,17 +102,34 @@ def chosen(everyone: list[About], names: tuple[str, ...]) -> list[About]:
     return found
 
 
-def period_of(month: str | None, zone_name: str, last_start: int) -> Period:
-    """A month by its name, or the one that an interval starts in. Raises :class:`InputError`."""
+def period_of(month: str | None, zone_name: str, span: tuple[int, int]) -> Period:
+    """A month by its name, or that of the last interval; ``span`` is the first and the last one's start.
+    Raises :class:`InputError`, also for a month that has none of them.
+    """
     try:
         zone = ZoneInfo(zone_name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InputError.single("--zone", "", zone_name, "is no time zone, such as Europe/Berlin") from None
-    text = month or f"{datetime.fromtimestamp(last_start, zone):%Y-%m}"
+    text = month or f"{datetime.fromtimestamp(span[1], zone):%Y-%m}"
     found = re.fullmatch(r"(\d{4})-(0[1-9]|1[0-2])", text)
     if found is None or found[1] == "0000":
         raise InputError.single("--month", "", text, "is no month, such as 2026-10")
     year, number = int(found[1]), int(found[2])
     first = datetime(year, number, 1, tzinfo=zone)
     following = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=zone)
-    return Period(text, int(first.timestamp()), int(following.timestamp()), zone)
+    period = Period(text, int(first.timestamp()), int(following.timestamp()), zone)
+    if period.since > span[1]:
+        raise InputError.single(
+            "--month", "", text, f"has no interval yet: the last one starts {utc(span[1])}"
+        )
+    if period.until <= span[0]:
+        raise InputError.single("--month", "", text, f"has no interval: the first one starts {utc(span[0])}")
+    return period
+
+
+def settled(connection: Connection, period: Period, last_start: int) -> Period:
+    """The period, with what waits in it; ``last_start`` is that of the market's last interval."""
+    end = last_start + 60 * booked.interval_minutes(connection)
+    waiting = intervals.intervals_in(connection, *_NOT_SETTLED)
+    times = [start for start in (*waiting, end) if period.since <= start < period.until]
+    return replace(period, waits_from=min(times, default=None))

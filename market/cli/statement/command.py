@@ -25,9 +25,9 @@ def command(
 
     For each account a page to print and a CSV file, with what every amount is made of (energy, network,
     levies, VAT), and `all-<month>.csv` over all accounts, which sums to zero. Each was added up and compared
-    with the ledger, to the nEUR, before it is written.
+    with the ledger, to the nEUR, before it is written. Those of a month that is not over say so.
     """
-    from market.cli.statement.about import chosen, everybody, period_of
+    from market.cli.statement.about import chosen, everybody, period_of, settled
     from market.cli.statement.leaflet import leaflet
     from market.cli.statement.page import render
     from market.cli.statement.sheet import write_lines, write_totals
@@ -38,7 +38,7 @@ def command(
         span = views.span(connection)
         if span is None:
             raise InputError.single(place, "", "…", "has no interval yet")
-        period = period_of(month, zone, span[1])
+        period = settled(connection, period_of(month, zone, span), span[1])
         accounts = chosen(everybody(connection), names)
         market = money.market_of(connection)
         flows = booked.flows(connection, period.since, period.until)
@@ -54,4 +54,6 @@ def command(
         except OSError as error:
             raise InputError.single("--out", "", str(out), f"cannot be written: {error.strerror}") from None
     say(f"{len(accounts)} statements of {period.words}, which add up to the ledger")
+    if period.unfinished:
+        say(f"{period.words} is {period.unfinished}")
     click.echo(str(out))
