@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from market.drawing.units import eur
 from market.service.clock import utc
-from market.service.store import disputes, membership, recovery, terms
+from market.service.store import booked, disputes, membership, recovery, terms
 
 _LINES_MAX = 8
 
@@ -24,13 +24,15 @@ class Effect(NamedTuple):
 def effects(connection: Connection) -> frozenset[Effect]:
     """Everything that was decided so far."""
     found = {Effect(one.first_start, one.what) for one in terms.decided(connection)}
+    places = {meter: point for meter, _, point in booked.households(connection).values()}
     for change in membership.changes(connection):
-        member = change.member
-        words = f"at {member.connection_point}, of {member.owner}" if member else "no member any more"
+        member, gone = change.member, f"at {places[change.meter]}, no member any more"
+        words = f"at {member.connection_point}, of {member.owner}" if member else gone
         found.add(Effect(change.first_start, f"{change.meter} {words}"))
     for one in disputes.everything(connection):
         state = one.decision or f"open, {eur(one.held_neur, 4)} held back"
-        found.add(Effect(one.interval_start, f"dispute {one.id} of {one.meter}: {state}"))
+        place = f"{places[one.meter]} ({one.meter})"
+        found.add(Effect(one.interval_start, f"dispute {one.id} of {place}: {state}"))
     for taken in recovery.everything(connection):
         batches = f"batches {taken.first_sequence} to {taken.last_sequence} taken in from the chain"
         until = f"what was until {utc(taken.paid_until)} is paid, and known in sum only"

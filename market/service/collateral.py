@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from market.accounts.ledger import NEUR_PER_UEUR
 from market.auction.record import ClearingRecord
 from market.messages.models import Order, Tariff
 from market.service import orderbook
@@ -32,9 +31,8 @@ class Collateral:
         """What accounts cover when a gate opens; who has become low is told, who is not any more as well."""
         self._cover.renew(standing, *self._settled(opens_at))
         for owner, left_neur in self._cover.newly_low().items():
-            words = (
-                f"{max(0, left_neur) // NEUR_PER_UEUR} µEUR are left beside orders: they will soon be refused"
-            )
+            left_eur = max(0, left_neur) / 1e9
+            words = f"{left_eur:.2f} EUR are left beside orders: they will soon be refused"
             with self._store.transaction() as tx:
                 alarms.raise_alarm(tx, opens_at, "balance", owner, words)
         with self._store.reading() as connection:

@@ -15,8 +15,9 @@ import pytest
 
 from market.cli.main import run
 from market.cli.status import interval_lines, numbered
-from market.service.store import Store, disputes, instructions, intervals, terms
+from market.service.store import Store, disputes, instructions, intervals, membership, terms
 from market.service.store.inputs import register
+from market.service.store.membership import Change
 from tests.service.scene import FEEDER, MEMBERS, START, TARIFF, settings
 
 HEADER = "from,import_price,export_price,floor,cap,local_fee,import_fees\n"
@@ -299,9 +300,12 @@ def test_status_tells_counts_from_numbers_and_where_a_meter_stands(
             tx, interval_start=START, minutes=15, opens_at=START, closes_at=START, tariff=TARIFF
         )
         disputes.open_one(tx, START, one.meter, START, "stood still", 0)
+        membership.add(tx, Change(START, one.meter, None))
         instructions.give(tx, "somebody", "suspend", {}, "line 4")
     assert run(["status", str(database)]) == 0
     shown = capsys.readouterr().out
     assert "  1 instruction (number 1) waiting for the market\n" in shown
     place = f"{one.connection_point} ({one.meter})"
     assert f"  dispute 1: {place} at 2016-06-15T00:00Z: stood still\n" in shown
+    assert f"  dispute 1 of {place}: open" in shown
+    assert f"  {one.meter} at {one.connection_point}, no member any more\n" in shown

@@ -50,9 +50,9 @@ async def test_the_household_is_told_until_it_has_paid_in(tmp_path: Path) -> Non
             )
         collateral = Collateral(OF, members, store, cover)
         rich = {member.owner: ENOUGH_UEUR for member in MEMBERS}
-        collateral.renew(START, Standing({**rich, POOR.owner: 10}, {}))
+        collateral.renew(START, Standing({**rich, POOR.owner: 1_234_567}, {}))
         for told in await pages(tmp_path, 0):
-            assert "10 µEUR are left beside orders" in told
+            assert "1.23 EUR are left beside orders" in told
         for told in await pages(tmp_path, 1):
             assert "left beside orders" not in told
 
