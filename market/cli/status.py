@@ -31,7 +31,8 @@ def command(place: str, ready: bool, as_json: bool) -> int:
     """
     from market.service.store import booked
 
-    markets, places = [], {}
+    markets: list[dict[str, Any]] = []
+    places: dict[str, str] = {}
     for database in databases_of(place):
         with looked_into(database) as connection:
             markets.append(status(connection, database))
