@@ -334,7 +334,7 @@ def test_one_entry_is_for_every_folder_with_a_key(tmp_path: Path) -> None:
         (('"household"', '"solar"'), "meters[0].source.kind: 'solar' is no kind of source: household"),
         (("feeder_name", "feder_name"), "meters[0].source.feeder_name: is missing"),
         (('"load:{folder}"', '"load:7"\nseed = 1.5'), "meters[0].source.seed: 1.5 "),
-        (("tls = false", "tls = true"), "meters/0/tls.key: 'No such file or directory'"),
+        (("tls = false", "tls = true"), "meters/0/tls.key: cannot be read: No such file or directory"),
         (("[market]", "[market"), "so it is no TOML document"),
     ],
 )
