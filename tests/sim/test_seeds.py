@@ -67,7 +67,7 @@ def check(folder: Path, seeds: range) -> None:
 
     each(folder, seeds, day)
     sys.stdout.write(f"{len(seeds)} seeds, {begun_again} times begun again\n")
-    assert begun_again, "no fault has happened"
+    assert begun_again or len(seeds) == 1, "no fault has happened"
 
 
 def each(folder: Path, seeds: range, run: Callable[[Path, int], None]) -> None:
@@ -122,7 +122,7 @@ def check_live(folder: Path, seeds: range) -> None:
 
     each(folder, seeds, market)
     sys.stdout.write(f"{len(seeds)} seeds, {begun_again} times begun again, {suspended} suspended\n")
-    assert begun_again and suspended, "no fault has happened"
+    assert (begun_again and suspended) or len(seeds) == 1, "no fault has happened"
 
 
 def sound(world: World, name: str) -> int:
