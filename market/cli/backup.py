@@ -50,6 +50,8 @@ def back_up(database: Path, parent: Path) -> list[Path]:
     """The copies of a database and of what a trial's market keeps beside it. Raises :class:`StoreError`."""
     if not database.is_file():
         raise InputError.single(str(database), "", database.name, "is no database")
+    if not _is_a_markets(database):
+        raise InputError.single(str(database), "", database.name, "is no market's database")
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = parent / f"{database.parent.name}-{stamp}"
     beside = [database.with_name(name) for name in _FILES if name != database.name]
@@ -66,6 +68,18 @@ def back_up(database: Path, parent: Path) -> list[Path]:
     except sqlite3.Error as error:
         raise StoreError(f"{folder}: no backup was made: {error}") from None
     return found
+
+
+def _is_a_markets(database: Path) -> bool:
+    """Of whatever schema: a copy comes before an upgrade."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {"run", "interval"} <= {name for (name,) in tables}
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{database}: {error}") from None
+    except sqlite3.DatabaseError:
+        return False
 
 
 def copied(source: Path, target: Path) -> Path:

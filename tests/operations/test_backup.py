@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,8 +69,13 @@ def test_what_cannot_be_backed_up_is_told(tmp_path: Path, capsys: pytest.Capture
     assert run(["backup", str(database), *to]) == 2
     assert "is not there" in capsys.readouterr().err
     database.write_bytes(b"no database at all, but long enough to be looked at" * 100)
-    assert run(["backup", str(database), *to]) == 1
-    assert "no backup was made" in capsys.readouterr().err
-    assert not [path for path in (tmp_path / "backups").rglob("*.sqlite") if path.name == "market.sqlite"]
+    assert run(["backup", str(database), *to]) == 2
+    assert "is no market's database" in capsys.readouterr().err
+    database.unlink()
+    with closing(sqlite3.connect(database)) as another, another:
+        another.execute("CREATE TABLE something (else_ INTEGER)")
+    assert run(["backup", str(database), *to]) == 2
+    assert "is no market's database" in capsys.readouterr().err
+    assert not (tmp_path / "backups").exists()
     assert run(["backup", "postgresql://nobody@localhost/peergrid", *to]) == 2
     assert "pg_dump" in capsys.readouterr().err

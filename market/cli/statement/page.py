@@ -13,6 +13,8 @@ from market.cli.statement.leaflet import Bar, Leaflet
 from market.drawing.units import plain
 
 _WIDTH, _HEIGHT = 680, 96
+_LABEL = 32
+"""Half of the widest label."""
 _BARS_MIN = 12
 
 
@@ -71,7 +73,7 @@ def _drawing(bars: Sequence[Bar]) -> Markup:
             )
     every = max(1, len(bars) // 8)
     labels = "".join(
-        f'<text x="{max(30, (index + 0.5) * step):.1f}" y="{_HEIGHT + 17}">{bar.name}</text>'
+        f'<text x="{_within((index + 0.5) * step):.1f}" y="{_HEIGHT + 17}">{bar.name}</text>'
         for index, bar in enumerate(bars)
         if index % every == 0
     )
@@ -79,3 +81,8 @@ def _drawing(bars: Sequence[Bar]) -> Markup:
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + 22}" role="img" aria-label="Energy over the period">'
         f'<line x1="0" x2="{_WIDTH}" y1="{zero:.1f}" y2="{zero:.1f}"/>{"".join(shapes)}{labels}</svg>'
     )
+
+
+def _within(x: float) -> float:
+    """Where a label's middle is, so that all of it can be read."""
+    return min(max(_LABEL, x), _WIDTH - _LABEL)
