@@ -19,6 +19,7 @@ from contracts.sender import Patience, Sender
 from grid.errors import InputError
 from market.cli.chain import CHAIN, DEPLOYMENT
 from market.cli.folder import SETTINGS
+from market.cli.messages import say
 from market.messages.signing import Signer
 from market.service.settings import DATABASE
 from market.service.store import Store, money
@@ -97,6 +98,19 @@ def wallet(place: Place, access: Access, signer: Signer, patience: Patience) -> 
         yield Sender(access.chain, signer, journal, patience)
     finally:
         journal.disconnect()
+
+
+@contextmanager
+def sending(place: Place, signer: Signer, patience: Patience) -> Iterator[tuple[Access, Sender, bool]]:
+    """A chain, a sender for one's own key, and whether it is free to act.
+
+    What an earlier command signed and could not finish is finished instead: it may well be the same.
+    """
+    with opened(place) as access, wallet(place, access, signer, patience) as sender:
+        finished = sender.resume()
+        if finished:
+            say("finished what an earlier command had signed; nothing else was done")
+        yield access, sender, not finished
 
 
 def signer_of(place: Place, key: Path | None, household: str | None) -> Signer:

@@ -312,19 +312,14 @@ def transact(
     as_json: bool,
     act: Callable[[Access, Sender, int, Signer], str],
 ) -> None:
-    """Does one thing in the name of a wallet, and shows how the account stands then that ``act`` returns.
-
-    What an earlier command signed and could not finish is finished instead: it may well be the same.
-    """
-    from market.cli.chain_access import opened, signer_of, wallet
+    """Does one thing in the name of a wallet, and shows how the account stands then that ``act`` returns."""
+    from market.cli.chain_access import sending, signer_of
 
     place.check()
     signer = signer_of(place, key, household)
-    with opened(place) as access, wallet(place, access, signer, patience(confirmations)) as sender:
-        if sender.resume():
-            say("finished what an earlier command had signed; nothing else was done")
-            changed = signer.address
-        else:
+    with sending(place, signer, patience(confirmations)) as (access, sender, is_free):
+        changed = signer.address
+        if is_free:
             changed = act(access, sender, access.chain.nonce(signer.address), signer)
         (row,) = balances(access, [changed])
         row["stablecoin_ueur"] = access.contracts.stablecoin_balance(changed)

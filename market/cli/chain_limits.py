@@ -10,7 +10,6 @@ import click
 
 from grid.errors import InputError
 from market.cli.chain_commands import on_a_chain, patience, show, status, ueur, with_a_key
-from market.cli.messages import say
 
 if TYPE_CHECKING:
     from contracts.market_contracts import Limits
@@ -44,14 +43,12 @@ def command(
 
     What is not given stays as it is. NAME is the announcement's own, as raise-2026-11: each counts once.
     """
-    from market.cli.chain_access import opened, signer_of, wallet
+    from market.cli.chain_access import sending, signer_of
 
     place.check()
     signer = signer_of(place, key, household)
-    with opened(place) as access, wallet(place, access, signer, patience(confirmations)) as sender:
-        if sender.resume():
-            say("finished what an earlier command had signed; nothing else was done")
-        else:
+    with sending(place, signer, patience(confirmations)) as (access, sender, is_free):
+        if is_free:
             contracts = access.contracts
             asked = _changed(contracts.limits(), position_max, window_max, guarantee_max, window)
             (contracts.apply_limits if due else contracts.propose_limits)(sender, f"limits/{proposal}", asked)

@@ -69,18 +69,16 @@ def _paying(function: Callable[..., None]) -> Callable[..., None]:
         as_json: bool,
         **rest: Any,
     ) -> None:
-        from market.cli.chain_access import opened, signer_of, wallet
+        from market.cli.chain_access import sending, signer_of
         from meters.identity import read_key
 
         def act(do: Callable[[Access, Sender, str, Signer], str]) -> None:
             place.check()
             signer = signer_of(place, key, household)
             pays = read_key(payer) if payer else signer
-            with opened(place) as access, wallet(place, access, pays, patience(confirmations)) as sender:
-                if sender.resume():
-                    say("finished what an earlier command had signed; nothing else was done")
-                    owner = signer.address
-                else:
+            with sending(place, pays, patience(confirmations)) as (access, sender, is_free):
+                owner = signer.address
+                if is_free:
                     batch_id = f"{function.__name__}/{access.chain.nonce(pays.address)}"
                     owner = do(access, sender, batch_id, signer)
                 document = _standing(access, owner)

@@ -24,7 +24,7 @@ class Effect(NamedTuple):
 def effects(connection: Connection) -> frozenset[Effect]:
     """Everything that was decided so far."""
     found = {Effect(one.first_start, one.what) for one in terms.decided(connection)}
-    places = {meter: point for meter, _, point in booked.households(connection).values()}
+    places = booked.places(connection)
     for change in membership.changes(connection):
         member, gone = change.member, f"at {places[change.meter]}, no member any more"
         words = f"at {member.connection_point}, of {member.owner}" if member else gone

@@ -36,7 +36,7 @@ def command(place: str, ready: bool, as_json: bool) -> int:
     for database in databases_of(place):
         with looked_into(database) as connection:
             markets.append(status(connection, database))
-            places |= {meter: point for meter, _, point in booked.households(connection).values()}
+            places |= booked.places(connection)
         if ready:
             markets[-1]["lacks"] = lacks(database)
     if as_json:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy.exc import DatabaseError
@@ -242,21 +243,27 @@ class World:
         network = Network(SETTINGS, store, clock, self.faults, self.meters)
         async with lease:
             try:
-                await LiveMarket(
-                    settings=SETTINGS,
-                    signer=MARKET,
-                    domain=DOMAIN,
-                    store=store,
-                    gateway=network,
-                    clock=clock,
-                    physics=PHYSICS,
-                    settler=self.chain,
-                    progress=lambda _: None,
-                    solver=Solver(self.faults),  # type: ignore[arg-type]
-                    lease=lease,
-                ).run(stop)
+                await live_market(store, network, clock, self.chain, Solver(self.faults), lease).run(stop)
             finally:
                 await network.end()
+
+
+def live_market(
+    store: Store, network: Network, clock: WallClock, chain: SimulatedChain, solver: Any, lease: LeaseHolder
+) -> LiveMarket:
+    return LiveMarket(
+        settings=SETTINGS,
+        signer=MARKET,
+        domain=DOMAIN,
+        store=store,
+        gateway=network,
+        clock=clock,
+        physics=PHYSICS,
+        settler=chain,
+        progress=lambda _: None,
+        solver=solver,
+        lease=lease,
+    )
 
 
 def take_over(store: Store) -> None:

@@ -15,18 +15,17 @@ from contracts.chain import ContractRevertError
 from market.auction.book import Book
 from market.service.clock import WallClock
 from market.service.lease_holder import LeaseHolder
-from market.service.live import LiveMarket
 from market.service.ports import Sent
 from market.service.steps import Solved
 from market.service.store import Store, leases
 from market.service.store.leases import FencedError, Lease
 from tests.faults.promise import promise
 from tests.service.process import query
-from tests.service.scene import DOMAIN, MARKET, MEMBERS, SECONDS, START
+from tests.service.scene import MEMBERS, SECONDS, START
 from tests.sim import virtual_time
 from tests.sim.faults import Faults, FaultyStore, inline_threads
 from tests.sim.live_meters import Meters
-from tests.sim.live_simulation import SETTINGS, Network, take_over
+from tests.sim.live_simulation import SETTINGS, Network, live_market, take_over
 from tests.sim.simulation import PHYSICS, SimulatedChain
 from tests.sim.virtual_time import VirtualLoop
 
@@ -70,19 +69,7 @@ class World:
             assert await lease.acquire(stop)
             self._network = network = Network(SETTINGS, store, clock, CALM, self.meters)
             async with lease:
-                market = LiveMarket(
-                    settings=SETTINGS,
-                    signer=MARKET,
-                    domain=DOMAIN,
-                    store=store,
-                    gateway=network,
-                    clock=clock,
-                    physics=PHYSICS,
-                    settler=self.chain,
-                    progress=lambda _: None,
-                    solver=Quick(),  # type: ignore[arg-type]
-                    lease=lease,
-                )
+                market = live_market(store, network, clock, self.chain, Quick(), lease)
                 running = asyncio.create_task(market.run(stop))
                 try:
                     yield running

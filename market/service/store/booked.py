@@ -69,6 +69,11 @@ def households(connection: Connection) -> dict[str, tuple[str, str, str]]:
     return {household(row[0]): (row[0], row[1], row[2]) for row in rows}
 
 
+def places(connection: Connection) -> dict[str, str]:
+    """Where every meter stands, as registered last."""
+    return {meter: point for meter, _, point in households(connection).values()}
+
+
 def interval_minutes(connection: Connection) -> int:
     """How long the market's intervals are; 0 before there is one."""
     found: int | None = connection.exec_driver_sql("SELECT minutes FROM interval LIMIT 1").scalar()
