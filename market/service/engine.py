@@ -88,6 +88,10 @@ class Engine:
         with self._store.reading() as connection:
             return intervals.state_of(connection, start)
 
+    @property
+    def _gate_topic(self) -> str:
+        return f"peergrid/v1/{self._settings.feeder}/gate"
+
     def _open(self, start: int) -> None:
         """Opens a gate with the collateral that stands now."""
         opens_at, closes_at = self._gate_times(start)
@@ -100,7 +104,8 @@ class Engine:
         self._gateway.intake.close_gate(start)
         self._steps.close(start, at)
 
-    async def _announce(self, start: int, state: GateState) -> None:
+    def _announce(self, start: int, state: GateState) -> None:
+        """Told once the outbox is published."""
         opens_at, closes_at = self._gate_times(start)
         gate = Gate(
             feeder=self._settings.feeder,
@@ -112,8 +117,7 @@ class Engine:
             state=state,
         )
         with self._store.transaction() as tx:
-            outbox.put(tx, f"peergrid/v1/{gate.feeder}/gate", gate.model_dump_json(), retain=True)
-        await self._gateway.publish_outbox()
+            outbox.put(tx, self._gate_topic, gate.model_dump_json(), retain=True)
         self._gateway.tally.gates += 1
 
     # Clearing

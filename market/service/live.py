@@ -3,7 +3,8 @@
 Gates open one interval ahead and close ``gate_closure_s`` before delivery; the clearing has ``clearing_s``
 after that, or the interval is suspended; ``metering_s`` after its end, or when all have been read, it is
 settled. What was due while no market ran is made up for: a gate that nobody could have used is suspended, and
-its energy is settled at the retail tariffs.
+its energy is settled at the retail tariffs. Chain and broker have tasks of their own: one that is away is
+waited for there, and the market goes on.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 from sqlalchemy.exc import DatabaseError
 
 from contracts.chain import ContractRevertError, UnfinalError
-from grid.errors import ChainError, SolverError, StoreError
+from grid.errors import BrokerError, ChainError, SolverError, StoreError
 from market.accounts.metering import BOUNDARY_TOLERANCE_S
+from market.messages.models import Gate, GateState
 from market.service.clock import WallClock, utc
 from market.service.engine import Engine
 from market.service.lease_holder import LeaseHolder
@@ -30,12 +32,14 @@ from market.service.settings import Member
 from market.service.settler import refused_because
 from market.service.solver import SolverProcess
 from market.service.steps import Draft, Solved
-from market.service.store import alarms, health, intervals
+from market.service.store import alarms, health, inputs, intervals, outbox
 from market.service.store.alarms import AlarmKind
 
 _LOOK_S = 1.0
 """Real seconds between two looks at instructions and clock."""
 _HEALTH_S = 5.0
+_LAST_WORDS_S = 5.0
+"""Real seconds for what is in the outbox when the market is stopped; the rest is told when it runs again."""
 _BROKER_PATIENCE_S = 15.0
 _CHAIN_LOOK_S = 2.0
 _CHAIN_RETRY_MAX_S = 60.0
@@ -81,6 +85,8 @@ class LiveMarket(Engine):
         self._registered = registered
         super().__init__(**parts)
         self._solver = solver
+        self._unpublished = asyncio.Event()
+        self._unpublished.set()
         self._lease = lease
         self._waits_until: dict[int, int] = {}
         """When intervals that lack their network are tried again."""
@@ -107,21 +113,25 @@ class LiveMarket(Engine):
         self._gateway.listen()
         if reopened is not None:
             # The broker may have been begun again as well, and have forgotten the gate.
-            await self._announce(reopened, "OPEN")
+            self._announce(reopened, "OPEN")
         with contextlib.suppress(ChainError):
             await self._look_at_sequences()
         ended = asyncio.Event()
         chain = asyncio.create_task(self._settle_on_chain(ended), name="chain")
+        telling = asyncio.create_task(self._publish_outbox(ended), name="outbox")
         heartbeat = asyncio.create_task(self._note_health(), name="health")
         try:
             while not stop.is_set():
                 await self._look()
-                await self._rest(chain)
+                await self._rest(chain, telling)
         finally:
-            # A thread cannot be stopped: what it signed is in the journal, wait until it has let go.
             ended.set()
+            self._unpublished.set()
             heartbeat.cancel()
-            await asyncio.gather(chain, heartbeat, return_exceptions=True)
+            await asyncio.wait({telling}, timeout=_LAST_WORDS_S if self._gateway.is_connected else 0)
+            telling.cancel()
+            # A thread cannot be stopped: what it signed is in the journal, wait until it has let go.
+            await asyncio.gather(chain, telling, heartbeat, return_exceptions=True)
 
     def _reopen(self) -> int | None:
         """The gate that a former process left open stands as it did; its interval."""
@@ -137,13 +147,14 @@ class LiveMarket(Engine):
                 reopened = start
         return reopened
 
-    async def _rest(self, chain: asyncio.Task[None]) -> None:
+    async def _rest(self, *others: asyncio.Task[None]) -> None:
         """Until the next look; an event of the gateway shows at once what is wrong with it."""
         wait_s = min(_LOOK_S, max(0.01, self._clock.wait_s(self._next_moment())))
         await self._gateway.news(wait_s)
         self._lease.check()
-        if chain.done():
-            chain.result()
+        for other in others:
+            if other.done():
+                other.result()
 
     def _next_moment(self) -> float:
         """When a gate opens or closes next; everything else has time."""
@@ -170,7 +181,6 @@ class LiveMarket(Engine):
         if self._behind:
             # What is taken in closes intervals, which have to be there first.
             self._carry_out()
-        await self._gateway.publish_outbox()
 
     def _carry_out(self) -> None:
         """What operators ask. After a recovery all goes on from what is stored then."""
@@ -196,17 +206,18 @@ class LiveMarket(Engine):
         while start <= current:
             if now > self._gate_times(start)[1]:
                 why = self._lost_words(start) or "the market did not run when its gate was to be open"
-                await self._make_up_for(start, why)
+                self._make_up_for(start, why)
             elif problem := self._problem():
-                await self._make_up_for(start, problem)
+                self._make_up_for(start, problem)
             else:
                 self._open(start)
                 self._watch(start - seconds)
                 self._tell("gate opened", start)
-                await self._announce(start, "OPEN")
+                self._announce(start, "OPEN")
             start += seconds
+            await asyncio.sleep(0)  # after weeks there is much to make up for, and the lease must beat
 
-    async def _make_up_for(self, start: int, problem: str) -> None:
+    def _make_up_for(self, start: int, problem: str) -> None:
         """An interval without a gate: no orders, no trades, everybody at the retail tariffs."""
         opens_at, closes_at = self._gate_times(start)
         now = self._clock.now()
@@ -215,7 +226,7 @@ class LiveMarket(Engine):
         self._suspend(start, problem)
         if opens_at <= now < start:
             self._watch(opens_at)
-            await self._announce(start, "SUSPENDED")
+            self._announce(start, "SUSPENDED")
 
     async def _advance(self, start: int, state: str) -> None:
         now = self._clock.now()
@@ -225,14 +236,16 @@ class LiveMarket(Engine):
             self._close(start, now)
             state = "CLOSED"
             self._tell("gate closed", start)
-            await self._announce(start, "CLOSED")
+            self._announce(start, "CLOSED")
         if state == "CLOSED":
             if now > closes_at + self._settings.clearing_s:
                 self._suspend(start, "no clearing by its deadline: the market did not run")
+            elif self._is_unheard(start):
+                self._suspend(start, "the broker was away: nobody could hear of its gate")
             else:
                 await self._clear(start)
+                self._unpublished.set()
                 self._tell("cleared", start, state=self._state(start))
-            await self._gateway.publish_outbox()
         elif state in ("CLEARED", "SUSPENDED", "METERED"):
             late = now >= end + self._settings.metering_s
             is_time = late or (now > end + BOUNDARY_TOLERANCE_S and self._is_read(end))
@@ -253,6 +266,7 @@ class LiveMarket(Engine):
     def _suspend(self, start: int, problem: str) -> None:
         draft = self._steps.draft(start)
         self._steps.publish(draft, self._steps.suspended(draft, problem), None, self._clock.now())
+        self._unpublished.set()
         self._tell("suspended", start, reason=problem)
 
     # Readings
@@ -373,6 +387,27 @@ class LiveMarket(Engine):
         self._steps.note_standing(self._noted, self._noted_at)
 
     # Telling
+
+    def _announce(self, start: int, state: GateState) -> None:
+        super()._announce(start, state)
+        self._unpublished.set()
+
+    def _is_unheard(self, start: int) -> bool:
+        """Whether no broker has been told that this gate opened, and nobody knew it from a former process."""
+        with self._store.reading() as connection:
+            gates = map(Gate.model_validate_json, outbox.holds(connection, self._gate_topic))
+            is_waiting = any(gate.interval_start == start and gate.state == "OPEN" for gate in gates)
+            return is_waiting and not inputs.live_orders(connection, start)
+
+    async def _publish_outbox(self, ended: asyncio.Event) -> None:
+        """What was stored to be told; a broker that is away is waited for, the market goes on."""
+        while not ended.is_set():
+            await self._unpublished.wait()
+            self._unpublished.clear()
+            try:
+                await self._gateway.publish_outbox()
+            except BrokerError:
+                self._unpublished.set()
 
     async def _note_health(self) -> None:
         """Tells those who only see the database that the market lives, and what it has of what it needs."""

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from market.messages.models import GateState
 from market.service.clock import SimulatedClock
 from market.service.engine import Engine
 from market.service.ports import Tally, never
@@ -71,11 +72,11 @@ class SimulatedMarket(Engine):
             if state is None:
                 self._open(start)
             with self._stage("gate", start):
-                await self._announce(start, "OPEN")
+                await self._say(start, "OPEN")
                 await self._hear_all(start, opens_at)
             self._clock.advance_to(closes_at)
             self._close(start, closes_at)
-            await self._announce(start, "CLOSED")
+            await self._say(start, "CLOSED")
         else:
             self._clock.advance_to(closes_at)
         await self._chain_idle()
@@ -100,11 +101,15 @@ class SimulatedMarket(Engine):
         self._steps.reach(opens_at)
         self._gateway.intake.readings.watch_boundary(opens_at)
         with self._stage("gate", start):
-            await self._announce(start, "CLOSED")
+            await self._say(start, "CLOSED")
             await self._wait(lambda: self._gateway.intake.readings.unread(opens_at))
         await self._chain_idle()
         if last >= self._settings.first_interval_start:
             await self._settle_now(last)
+
+    async def _say(self, start: int, state: GateState) -> None:
+        self._announce(start, state)
+        await self._gateway.publish_outbox()
 
     async def _settle_now(self, start: int) -> None:
         """A day does not end with intervals that wait."""

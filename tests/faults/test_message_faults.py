@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from market.messages.models import Order, ReceiptKind, ReceiptResult
+from market.messages.models import Clearing, Order, ReceiptKind, ReceiptResult
 from market.messages.signing import UNSIGNED
 from market.service.solver import SolverProcess
+from market.service.store import Store, instructions
 from meters.broker import Broker, free_port
 from meters.mqtt import Inbox, Message, Session
 from tests.faults import live_stand
@@ -111,6 +112,45 @@ async def test_broker_messages_and_clock(tmp_path: Path, solver: SolverProcess) 
     counted = market.query(f"SELECT MAX(version) FROM orders WHERE interval_start = {START + SECONDS}")
     assert counted == [(IN_TIME,)]
     assert market.query("SELECT COUNT(*) FROM alarm WHERE kind = 'contradiction'") == [(1,)]
+    assert market.follows_from_its_journal()
+
+
+async def test_a_market_without_a_broker_goes_on(tmp_path: Path, solver: SolverProcess) -> None:
+    promise(
+        "broker away for two gates: they are suspended and say why, what went before is settled, operators "
+        "are heard, the market stops when it is told to; with the broker all that was stored to be told is "
+        "told, and the next interval is cleared"
+    )
+    port, away = free_port(), ("the broker was away: nobody could hear of its gate",)
+    first = Broker("mosquitto", port=port)
+    await first.__aenter__()
+    async with living_meters(port) as meters:
+        async with stand(tmp_path, port, solver) as market:
+            for number in range(3):
+                await market.whole(number)
+            await market.until(lambda: len(meters.payloads.get("clearing", ())) == 3)
+            await first.__aexit__(None, None, None)
+            for number in (3, 4):
+                await market.open(number)
+                await market.close(number)
+            await market.until_state(2, "FINAL")
+            with Store(market.database, {}) as store, store.transaction() as tx:
+                instructions.give(tx, "op", "suspend", {"first_start": START + 6 * SECONDS}, "line work")
+            await market.until(lambda: bool(market.query("SELECT * FROM journal WHERE kind = 'instruction'")))
+        assert market.failures == []
+        assert market.query("SELECT reason FROM transition WHERE state = 'SUSPENDED'") == [away] * 2
+        now_s, later = market.machine_s, Inbox()
+        async with (
+            Broker("mosquitto", port=port),
+            Session("127.0.0.1", port, "all", later, subscriptions=[f"peergrid/v1/{FEEDER_ID}/clearing"]),
+            stand(tmp_path, port, solver) as market,
+        ):
+            market.go_to(now_s)
+            await market.whole(5)
+            await market.until(lambda: len(later) == 3)
+            told = [Clearing.model_validate_json(incoming.payload).status for incoming in await later.batch()]
+    assert told == ["SUSPENDED", "SUSPENDED", "CLEARED"]
+    assert market.clearings() == ["CLEARED"] * 3 + told
     assert market.follows_from_its_journal()
 
 

@@ -111,6 +111,7 @@ async def test_a_disk_that_is_read_only_at_the_beginning(
         settler = partial(chain_in, tmp_path)
         async with stand(disk.folder, broker.port, solver, settler=settler) as market:
             await market.whole(0)
+            await market.until(lambda: meters.all_is_receipted)
         disk.be_writable(False)
         receipts, now_s = len(meters.receipts), market.machine_s
         async with stand(disk.folder, broker.port, solver, settler=settler) as market:
@@ -130,6 +131,7 @@ async def test_a_database_that_becomes_read_only(tmp_path: Path, solver: SolverP
         with LimitedDisk.mounted(tmp_path) as disk:
             async with stand(disk.folder, broker.port, solver) as market:
                 await market.whole(0)
+                await market.until(lambda: meters.all_is_receipted)
                 disk.be_writable(False)
                 receipts = len(meters.receipts)
                 market.go_to(START)
@@ -160,6 +162,7 @@ async def test_a_database_that_is_locked(tmp_path: Path, solver: SolverProcess) 
         stand(tmp_path, broker.port, solver) as market,
     ):
         await market.whole(0)
+        await market.until(lambda: meters.all_is_receipted)
         receipts = len(meters.receipts)
         other = Popen([sys.executable, "-c", LOCKS, market.database], stdin=PIPE, stdout=PIPE, text=True)
         with other:

@@ -325,6 +325,10 @@ class Meters:
                             await session.publish(*self._unconfirmed.values(), *self._extra(incoming.payload))
                 inbox.done(batch)
 
+    @property
+    def all_is_receipted(self) -> bool:
+        return not self._unconfirmed
+
     def _extra(self, payload: bytes) -> Sequence[Message]:
         gate = Gate.model_validate_json(payload)
         if self.on_open is None or gate.state != "OPEN":

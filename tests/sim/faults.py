@@ -1,7 +1,7 @@
 """What goes wrong in a simulation, drawn from its seed.
 
 - Network: messages are lost, come twice, late and out of order; receipts and gates are lost; the broker is
-  away.
+  away, on the wall clock for minutes and beyond a gate.
 - Disk: a write fails, and often those after it: the disk is full, until somebody has made room.
 - Power: the process ends before a write is committed, or after it; it begins again at once, or much later.
 - Threads: what is done in one, by the solver or the chain, takes long, beyond every deadline.

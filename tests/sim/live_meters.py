@@ -13,10 +13,29 @@ from tests.service.scene import METERS, SECONDS, START
 from tests.sim.faults import Faults
 
 RESEND_S = 45.0
+AWAY_S_MAX, AWAY_LONG_S_MAX = 10.0, 1_500.0
 DELAY_S_MAX = 20.0
 CORRECTION_WH = 5
 _REFUSALS = ("gate of this interval is not open", "ahead of the market's clock")
 """What a meter may be told: its order came late, or the market's clock is behind."""
+
+
+class Broker:
+    """Sometimes it goes away, now and then for more than a gate: then nobody reaches anybody."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._back_at = 0.0
+
+    @property
+    def is_away(self) -> bool:
+        return asyncio.get_running_loop().time() < self._back_at and not self._faults.calm
+
+    def may_go(self) -> None:
+        faults = self._faults
+        if faults.happens(faults.broker_away):
+            most_s = AWAY_LONG_S_MAX if faults.happens(0.2) else AWAY_S_MAX
+            self._back_at = asyncio.get_running_loop().time() + faults.random.uniform(0.0, most_s)
 
 
 class Meters:
@@ -30,6 +49,7 @@ class Meters:
     def __init__(self, faults: Faults, clock: WallClock) -> None:
         self._faults = faults
         self._clock = clock
+        self.broker = Broker(faults)
         self._waiting: dict[tuple[str, str, int], Order | Reading] = {}
         self._ordered = START - SECONDS
         self._read = [0] * len(METERS)
@@ -106,5 +126,5 @@ class Meters:
             asyncio.get_running_loop().call_later(delay_s, self._arrives, message)
 
     def _arrives(self, message: Order | Reading) -> None:
-        if self.reached is not None:
+        if self.reached is not None and not self.broker.is_away:
             self.reached(message)

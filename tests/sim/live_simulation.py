@@ -53,8 +53,6 @@ LOOK_S = 30.0
 class Network:
     """In the place of the gateway; like that one it takes in messages by a task of its own."""
 
-    is_connected = True
-
     def __init__(
         self, of: MarketSettings, store: FaultyStore, clock: WallClock, faults: Faults, meters: Meters
     ) -> None:
@@ -68,6 +66,10 @@ class Network:
         self._meters = meters
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return not self._meters.broker.is_away
 
     def listen(self) -> None:
         self._reader = asyncio.create_task(self._read())
@@ -93,7 +95,8 @@ class Network:
             await asyncio.gather(self._reader, return_exceptions=True)
 
     async def publish_outbox(self) -> None:
-        while self._faults.happens(self._faults.broker_away):
+        self._meters.broker.may_go()
+        while self._meters.broker.is_away:
             await asyncio.sleep(5.0)
         with self._store.reading() as connection:
             rows = outbox.waiting(connection)

@@ -27,6 +27,12 @@ def waiting(connection: Connection) -> list[tuple[int, str, str, bool]]:
     return [(number, topic, payload, bool(retain)) for number, topic, payload, retain in rows]
 
 
+def holds(connection: Connection, topic: str) -> list[str]:
+    """The payloads of this topic that no broker has yet, the oldest first."""
+    rows = connection.exec_driver_sql("SELECT payload FROM outbox WHERE topic = ? ORDER BY id", (topic,))
+    return [payload for (payload,) in rows]
+
+
 def done(tx: Connection, up_to: int) -> None:
     """Everything up to this id has been acknowledged by the broker."""
     tx.exec_driver_sql("DELETE FROM outbox WHERE id <= ?", (up_to,))
