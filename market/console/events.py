@@ -1,15 +1,17 @@
 """Live events: every change of state of an interval, as server-sent events that can be taken up again, and a
 hint that instructions changed.
 
-An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from
-that moment on again: some of it twice, nothing never, and an event's content says by itself what it is.
+An event's id is the market's clock. A browser that comes back with ``Last-Event-ID`` gets everything from an
+hour before that moment on again: some of it twice, nothing never, and an event's content says by itself what
+it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import HTTPException, Request
@@ -27,8 +29,21 @@ _INSTRUCTION = "event: instruction\ndata: {}\n\n"
 """Somebody asked something of the market, or was answered: it has no id, as a page that comes back looks."""
 REPLAY_MAX = 3000
 STREAMS_MAX = 1000
+LAG_S = 3600
+"""What is stored may have happened so long before what was stored earlier, by the market's clock: a
+settlement takes its time, and a simulated chain has its batches when they were made.
+"""
 LOOK_BACK_S = 36 * 3600
 """Transitions are looked for among the intervals that started this long before the newest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far changes were told: up to the market's time ``at``, and of its last ``LAG_S`` these."""
+
+    at: int
+    told: frozenset[tuple[int, int]]
+    instructions: tuple[int, int]
 
 
 class Feed:
@@ -38,9 +53,8 @@ class Feed:
         self._market = market
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._task: asyncio.Task[None] | None = None
-        self._at = 0
-        self._seen: set[tuple[int, int]] = set()
-        self._instructions = (0, 0)
+        self._beginning = asyncio.Lock()
+        self._mark = _Mark(0, frozenset(), (0, 0))
 
     @property
     def listeners(self) -> int:
@@ -49,17 +63,18 @@ class Feed:
     async def stream(self, request: Request, last_event_id: str) -> AsyncIterator[str]:
         """The events after ``last_event_id``, then whatever comes."""
         queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE_MAX)
-        if self._task is None or self._task.done():
-            self._at, self._seen = await asyncio.to_thread(self._newest)
-            self._task = asyncio.create_task(self._poll(), name="console events")
-        self._listeners.add(queue)
+        async with self._beginning:  # of those who come at the same moment one begins
+            if self._task is None or self._task.done():
+                self._mark = await asyncio.to_thread(self._newest)
+                self._task = asyncio.create_task(self._poll(), name="console events")
+            self._listeners.add(queue)
         try:
             yield "retry: 2000\n\n"
             if last_event_id.isdecimal():
                 for text in await asyncio.to_thread(self._replay, int(last_event_id)):
                     yield text
             else:
-                yield f"event: hello\nid: {self._at}\ndata: {{}}\n\n"
+                yield f"event: hello\nid: {self._mark.at}\ndata: {{}}\n\n"
             while True:
                 try:
                     event = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
@@ -79,7 +94,7 @@ class Feed:
         while True:
             await asyncio.sleep(POLL_S)
             try:
-                news = await asyncio.to_thread(self._news)
+                self._mark, news = await asyncio.to_thread(self._news, self._mark)
             except DatabaseError:
                 continue  # what is missed meanwhile is found when the database is back
             for event in news:
@@ -92,32 +107,34 @@ class Feed:
                     else:
                         queue.put_nowait(event)
 
-    def _newest(self) -> tuple[int, set[tuple[int, int]]]:
+    def _newest(self) -> _Mark:
         with self._market.stored.reading() as connection:
             at = views.market_now(connection) or 0
-            found = views.transitions_from(connection, at, at - LOOK_BACK_S, REPLAY_MAX)
-            self._instructions = views.instructions_seen(connection)
-        return at, {(item.interval_start, item.number) for item in found}
+            found = views.transitions_from(connection, at - LAG_S, at - LOOK_BACK_S, REPLAY_MAX)
+            return _Mark(at, _keys(found), views.instructions_seen(connection))
 
-    def _news(self) -> list[str]:
+    def _news(self, mark: _Mark) -> tuple[_Mark, list[str]]:
         with self._market.stored.reading() as connection:
-            found = views.transitions_from(connection, self._at, self._at - LOOK_BACK_S, REPLAY_MAX)
-            new = [item for item in found if (item.interval_start, item.number) not in self._seen]
+            found = views.transitions_from(connection, mark.at - LAG_S, mark.at - LOOK_BACK_S, REPLAY_MAX)
+            new = [item for item in found if (item.interval_start, item.number) not in mark.told]
             instructions = views.instructions_seen(connection)
-            asked = [_INSTRUCTION] if instructions != self._instructions else []
-            self._instructions = instructions
+            news = [_INSTRUCTION] if instructions != mark.instructions else []
             if not new:
-                return asked
-            self._at = max(item.at for item in new)
-            self._seen = {(item.interval_start, item.number) for item in found if item.at == self._at}
-            return asked + [_event(document(self._market, connection, item)) for item in new]
+                return replace(mark, instructions=instructions), news
+            news += [_event(document(self._market, connection, item)) for item in new]
+            at = max(mark.at, *(item.at for item in new))
+            return _Mark(at, _keys(item for item in found if item.at >= at - LAG_S), instructions), news
 
     def _replay(self, at: int) -> list[str]:
         with self._market.stored.reading() as connection:
-            found = views.transitions_from(connection, at, at - LOOK_BACK_S, REPLAY_MAX + 1)
+            found = views.transitions_from(connection, at - LAG_S, at - LOOK_BACK_S, REPLAY_MAX + 1)
             if len(found) > REPLAY_MAX:
                 return [f"event: reload\nid: {found[-1].at}\ndata: {{}}\n\n"]
             return [_event(document(self._market, connection, item)) for item in found]
+
+
+def _keys(transitions: Iterable[Transition]) -> frozenset[tuple[int, int]]:
+    return frozenset((item.interval_start, item.number) for item in transitions)
 
 
 def document(market: Market, connection: Any, item: Transition) -> dict[str, Any]:

@@ -10,16 +10,20 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+from fastapi import Request
 
+from market.console.events import Feed
+from market.console.market import Market
 from tests.console.conftest import Console
 
 STREAMS = 200
 
 
-def dispute(console: Console, at: int) -> int:
-    """Another process changes an interval's state: the newest one's."""
+def dispute(console: Console, at: int, before: int = 2**62) -> int:
+    """Another process changes an interval's state: the newest one's ``before``."""
     with sqlite3.connect(console.folder / "market.sqlite") as connection:
-        start: int = connection.execute("SELECT MAX(interval_start) FROM interval").fetchone()[0]
+        newest = "SELECT MAX(interval_start) FROM interval WHERE interval_start < ?"
+        start: int = connection.execute(newest, (before,)).fetchone()[0]
         connection.execute(
             "INSERT INTO transition (interval_start, number, state, at, reason)"
             " SELECT ?, COUNT(*), 'DISPUTED', ?, 'a test' FROM transition WHERE interval_start = ?",
@@ -79,6 +83,38 @@ async def test_a_change_is_told_to_two_hundred_streams_at_once(fresh_console: Ca
                 found = await asyncio.gather(*listeners)
     assert {(content["interval_start"], content["state"]) for _, content in found} == {(start, "DISPUTED")}
     assert max(at for at, _ in found) - told < 10
+
+
+async def test_who_comes_at_the_same_moment_shares_one_look_at_the_database(
+    fresh_console: Callable[..., Any],
+) -> None:
+    with fresh_console() as console:
+        market = Market(console.folder / "market.sqlite")
+        feed = Feed(market)
+        streams = [feed.stream(Request({"type": "http"}), "") for _ in range(STREAMS)]
+        await asyncio.gather(*map(anext, streams))
+        asking = [task for task in asyncio.all_tasks() if task.get_name() == "console events"]
+        assert (len(asking), feed.listeners) == (1, STREAMS)
+        for stream in streams:
+            await stream.aclose()
+        await asyncio.wait(asking)
+        assert feed.listeners == 0
+        market.close()
+
+
+async def test_what_happened_earlier_and_is_stored_later_is_told(fresh_console: Callable[..., Any]) -> None:
+    with fresh_console() as console:
+        now = console.ask("SELECT MAX(at) FROM transition")[0][0]
+        async with (
+            httpx.AsyncClient(timeout=20) as client,
+            client.stream("GET", f"{console.api}/events") as answer,
+        ):
+            stream = events(answer)
+            assert (await anext(stream))["event"] == "hello"
+            newest = await asyncio.to_thread(dispute, console, now + 60)
+            assert json.loads((await anext(stream))["data"])["interval_start"] == newest
+            other = await asyncio.to_thread(dispute, console, now + 30, newest)
+            assert json.loads((await anext(stream))["data"])["interval_start"] == other
 
 
 async def test_a_stream_that_was_cut_is_taken_up_without_loss(fresh_console: Callable[..., Any]) -> None:

@@ -131,8 +131,11 @@ async function refresh() {
 
 function listen(market, part) {
   const source = new EventSource(`/api/v1/feeders/${market}/events`);
+  const heard = new Set();
   source.addEventListener("interval", (event) => {
-    const content = JSON.parse(event.data);
+    const content = JSON.parse(event.data), change = `${content.interval_start}/${content.number}`;
+    if (heard.has(change)) return;  // after a cut some come again
+    heard.add(change);
     if (part.dataset.start && Number(part.dataset.start) !== content.interval_start) return;
     if (["CLEARED", "SUSPENDED"].includes(content.state)) say(`Interval ${local(content.interval_start)} ${content.state.toLowerCase()}`);
     refreshSoon();
