@@ -8,12 +8,11 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
@@ -44,7 +43,7 @@ from market.service.registered import Registered
 from market.service.settings import MarketSettings, Member, Role, Treasury
 from market.service.settler import ContractSettler, LateSettler
 from market.service.solver import SolverProcess
-from market.service.store import Store, alarms, health, input_journal
+from market.service.store import Store, input_journal
 from market.service.store.journal import StoreJournal
 from market.service.store.leases import FencedError
 from meters.broker import Broker, free_port
@@ -146,20 +145,6 @@ async def _ended(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _broker_noted(
-    store: Store, clock: WallClock
-) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]:
-    """Notes for those who see only the database that there was no broker to begin with."""
-
-    def note(_kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, BrokerError):
-            with suppress(DatabaseError, FencedError), store.transaction() as tx:
-                health.note(tx, clock.now(), health.BROKER, False, str(error))
-                alarms.raise_alarm(tx, clock.now(), "broker", "broker", str(error))
-
-    return note
-
-
 async def _supervised(place: Place, host: str, port: int, tls: Tls | None, stop: asyncio.Event) -> None:
     name, wait_s = place.market.name, 1.0
     while not stop.is_set():
@@ -196,7 +181,6 @@ async def opened(
             yield None
             return
         await parts.enter_async_context(lease)
-        parts.push(_broker_noted(store, clock))
         if channels := channels_of(place.config.alerts, place.base):
             telling = asyncio.create_task(deliver_all(store, market.name, channels), name="alerts")
             parts.push_async_callback(_ended, telling)
@@ -223,8 +207,11 @@ async def opened(
             port=port,
             tls=tls,
         )
-        await parts.enter_async_context(gateway)
-        if world is not None:
+        if world is None:
+            gateway.start()
+            parts.push_async_exit(gateway)
+        else:
+            await parts.enter_async_context(gateway)
             fleet = _fleet(place, world, settings, domain, host, port)
             await parts.enter_async_context(running_fleet(fleet, place.folder))
         # It asks the chain first of all, and a node that hangs must not hold up other markets.

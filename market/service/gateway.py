@@ -33,11 +33,12 @@ _ALLOWANCE = Allowance()
 
 
 class Gateway:
-    """One market's connection to a broker: ``async with Gateway(...) as gateway``.
+    """One market's connection to a broker: ``async with Gateway(...) as gateway``, or :meth:`start` for
+    whoever can do without a broker for now.
 
-    Raises :class:`BrokerError` when there is no broker, and :class:`StoreError` out of :meth:`news` when
-    what came in could not be stored (then it was not acknowledged either). ``allowance`` is what each meter
-    may send.
+    Raises :class:`BrokerError` when it is entered and there is no broker, and :class:`StoreError` out of
+    :meth:`news` when what came in could not be stored (then it was not acknowledged either). ``allowance`` is
+    what each meter may send.
     """
 
     def __init__(
@@ -101,14 +102,18 @@ class Gateway:
             self._send(answer)
         await self._session.__aexit__(kind, error, trace)
 
+    def start(self) -> None:
+        """Begins to connect, and does not wait for it."""
+        self._session.start()
+
     def listen(self) -> None:
         """Takes in what comes from now on, the gates standing as they did; until then the broker keeps it."""
         self._reader = asyncio.create_task(self._read(), name="gateway")
 
     @property
-    def is_connected(self) -> bool:
-        """Whether there is a broker now."""
-        return self._session.connected.is_set()
+    def trouble(self) -> str:
+        """Why there is no connection now; empty where there is one."""
+        return "" if self._session.connected.is_set() else f"there is no connection: {self._session.problem}"
 
     async def news(self, timeout_s: float) -> None:
         """Waits until another batch has been taken in, ``timeout_s`` at most."""

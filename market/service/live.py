@@ -128,7 +128,7 @@ class LiveMarket(Engine):
             ended.set()
             self._unpublished.set()
             heartbeat.cancel()
-            await asyncio.wait({telling}, timeout=_LAST_WORDS_S if self._gateway.is_connected else 0)
+            await asyncio.wait({telling}, timeout=0 if self._gateway.trouble else _LAST_WORDS_S)
             telling.cancel()
             # A thread cannot be stopped: what it signed is in the journal, wait until it has let go.
             await asyncio.gather(chain, telling, heartbeat, return_exceptions=True)
@@ -413,18 +413,18 @@ class LiveMarket(Engine):
         """Tells those who only see the database that the market lives, and what it has of what it needs."""
         away_since, told = time.monotonic(), False
         while True:
-            now, connected = self._clock.now(), self._gateway.is_connected
+            now, trouble = self._clock.now(), self._gateway.trouble
             with contextlib.suppress(DatabaseError, StoreError), self._store.transaction() as tx:
                 health.note(tx, now, health.MARKET, True)
-                health.note(tx, now, health.BROKER, connected, "" if connected else "there is no connection")
+                health.note(tx, now, health.BROKER, not trouble, trouble)
                 health.note(tx, now, health.CHAIN, not self._chain_trouble, self._chain_trouble)
-            if connected:
+            if not trouble:
                 away_since, told = time.monotonic(), False
             elif not told and time.monotonic() - away_since >= _BROKER_PATIENCE_S:
                 with contextlib.suppress(DatabaseError, StoreError):
-                    self._alarm("broker", "broker", "is away: gates that nobody can reach are suspended")
+                    self._alarm("broker", "broker", f"{trouble}; gates that nobody can reach are suspended")
                     told = True
-            await asyncio.sleep(_HEALTH_S)
+            await asyncio.sleep(_LOOK_S if trouble else _HEALTH_S)
 
     def _alarm(self, kind: AlarmKind, subject: str, words: str) -> None:
         with self._store.transaction() as tx:

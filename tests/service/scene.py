@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,10 @@ async def live_market(
         assert await lease.acquire(asyncio.Event())
         async with lease:
             with settler(folder, store, of) as chain:
-                async with gateway_on(port, of, store, clock) as gateway:
+                async with AsyncExitStack() as parts:
+                    gateway = gateway_on(port, of, store, clock)
+                    gateway.start()
+                    parts.push_async_exit(gateway)
                     yield await asyncio.to_thread(
                         LiveMarket,
                         settings=of,

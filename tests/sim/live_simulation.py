@@ -68,8 +68,8 @@ class Network:
         self._reader: asyncio.Task[None] | None = None
 
     @property
-    def is_connected(self) -> bool:
-        return not self._meters.broker.is_away
+    def trouble(self) -> str:
+        return "it is away" if self._meters.broker.is_away else ""
 
     def listen(self) -> None:
         self._reader = asyncio.create_task(self._read())
