@@ -57,7 +57,8 @@ from meters.secure_broker import market_tls, read_salt
 RETRY_MAX_S = 30.0
 BUSY_S = 1.0
 """Other markets in this process do not wait long for one whose database is locked: it is opened again."""
-_BROKER_PAUSE_S = 0.5
+_PAUSE_S = 0.5
+"""Before what has ended is begun again."""
 _COLLECT_S = 60.0
 _HEALTHY_S = 120.0
 """Who ran for so long begins again with a short wait."""
@@ -136,7 +137,17 @@ async def _own_broker(port: int) -> None:
                 raise await own.ended()
         except BrokerError as error:
             _log.error("broker", extra={"event": {"port": port, "error": str(error)}})
-        await asyncio.sleep(_BROKER_PAUSE_S)
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _meters(config: FleetConfig, folder: Path) -> None:
+    """The households of a simulation, and others when they have ended: they go on from what those stored."""
+    while True:
+        async with running_fleet(config, folder) as fleet:
+            status = await fleet.wait()
+            what = {"feeder": config.feeder, "status": status, "error": fleet.last_words()}
+            _log.error("meters", extra={"event": what})
+        await asyncio.sleep(_PAUSE_S)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -207,13 +218,12 @@ async def opened(
             port=port,
             tls=tls,
         )
-        if world is None:
-            gateway.start()
-            parts.push_async_exit(gateway)
-        else:
-            await parts.enter_async_context(gateway)
+        gateway.start()
+        parts.push_async_exit(gateway)
+        if world is not None:
             fleet = _fleet(place, world, settings, domain, host, port)
-            await parts.enter_async_context(running_fleet(fleet, place.folder))
+            metering = asyncio.create_task(_meters(fleet, place.folder), name="meters")
+            parts.push_async_callback(_ended, metering)
         # It asks the chain first of all, and a node that hangs must not hold up other markets.
         yield await asyncio.to_thread(
             LiveMarket,

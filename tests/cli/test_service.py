@@ -24,12 +24,12 @@ from tests.service.process import start as start
 pytestmark = pytest.mark.timeout(900)
 
 
-def kill_broker_of(service: Service) -> None:
-    """The broker is a child of the market's process."""
+def kill_child_of(service: Service, *programs: str) -> None:
+    """Broker and meters are children of the market's process."""
     children = subprocess.check_output(["ps", "--ppid", str(service.pid), "-o", "pid=,args="], text=True)
-    brokers = [line.split()[0] for line in children.splitlines() if "mosquitto" in line or "iotcore" in line]
-    assert len(brokers) == 1, children
-    os.kill(int(brokers[0]), signal.SIGKILL)
+    found = [line.split()[0] for line in children.splitlines() if any(name in line for name in programs)]
+    assert len(found) == 1, children
+    os.kill(int(found[0]), signal.SIGKILL)
 
 
 def status(config: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -43,8 +43,14 @@ def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
     config: Path, start: Callable[[str], Service], capsys: pytest.CaptureFixture[str]
 ) -> None:
     promise(
-        "killed, its broker killed, told to stop: the market goes on, and everything follows from its journal"
+        "killed, its broker or its meters killed, told to stop: the market goes on, and everything follows "
+        "from its journal"
     )
+    database = config.parent / "market" / NAME / "market.sqlite"
+
+    def newest_order() -> int:
+        return int(query(database, "SELECT MAX(interval_start) FROM orders")[0][0])
+
     first = start("first")
     first.until(is_event("cleared"))
     first.send(signal.SIGKILL)
@@ -52,9 +58,13 @@ def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
 
     second = start("second")
     second.until(is_event("settled"))
-    kill_broker_of(second)
+    kill_child_of(second, "mosquitto", "iotcore")
     before = len(second.events())
     second.until(lambda event: event.get("state") == "CLEARED", after=before)
+    kill_child_of(second, "meters.fleet")
+    second.until(is_event("meters"))
+    ordered = newest_order()
+    second.until(lambda _: newest_order() > ordered)
     now = status(config, capsys)
     assert now["feeder"] == NAME and now["held_by"]
     assert now["intervals"], "the newest is not final"
@@ -62,7 +72,6 @@ def test_it_is_killed_and_goes_on_is_told_to_stop_and_can_be_proven(
     assert second.ended() == 0, second.words()
     assert status(config, capsys)["held_by"] == "", "the lease was given back"
 
-    database = config.parent / "market" / NAME / "market.sqlite"
     assert peergrid(["replay", str(database), "--json"]) == 0
     replayed = json.loads(capsys.readouterr().out)
     assert replayed["same"] and replayed["entries"] > 20
