@@ -139,7 +139,7 @@ async def test_every_profile_is_found_by_its_own_image(libmodbus: str) -> None:
     profiles = shipped()
     first = {case.profile: unit for unit, case in reversed(list(enumerate(cases(), 1)))}
     for name, unit in first.items():
-        with closing(Line(parse_place(libmodbus), timeout_s=1.0)) as line:
+        with closing(Line(parse_place(libmodbus), timeout_s=10.0)) as line:
             fits = await fitting(line, unit, profiles, 43_470)
         assert name in [fit.profile for fit in fits], name
         if name not in ("eastron-sdm72", "sma-sunny-boy-storage"):  # they tell no volts
