@@ -107,6 +107,7 @@ async def test_a_relay_that_does_not_obey_is_told(broker: Broker, monkeypatch: p
         source = await opened(broker, stack, Clock(NOW), TASMOTA, relay=RELAY)
         with pytest.raises(SourceError, match="told to switch off, the relay said nothing"):
             await source.apply(setpoint(0))
+        monkeypatch.setattr(listening, "RELAY_S", 2.0)
         async with answering(broker, ["cmnd/pv/POWER"], device):
             with pytest.raises(SourceError, match="told to switch off, the relay stayed as it was"):
                 await source.apply(setpoint(0))

@@ -75,24 +75,25 @@ async def test_what_was_recorded_comes_through_a_broker_to_the_last_wh(broker: B
     assert 0 <= time.time() - reading.taken_at < 120
 
 
-async def test_a_device_is_asked_at_the_boundary(broker: Broker) -> None:
+async def test_a_device_is_asked_at_the_boundary(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "ANSWER_S", 30.0)
+
     def answer(topic: str, payload: bytes) -> Iterable[Message]:
         assert (topic, payload) == ("cmnd/pow1/STATUS", b"10")
         yield Message("stat/pow1/STATUS10", b'{"StatusSNS":{"ENERGY":{"Total":6.404,"Power":100}}}')
 
     async with contextlib.AsyncExitStack() as stack, answering(broker, ["cmnd/pow1/STATUS"], answer):
-        source = await opened(broker, stack, time.time, TASMOTA)
-        at = int(time.time())
-        reading = await source.read(at)
+        source = await opened(broker, stack, Clock(MONDAY), TASMOTA)
+        reading = await source.read(int(MONDAY))
     assert (reading.import_wh, reading.power_w) == (6404, -100)
-    assert 0 <= reading.taken_at - at <= 2
+    assert reading.taken_at == MONDAY
 
 
 async def test_a_device_that_cannot_be_asked_is_waited_for(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A telegram of eight seconds ago is not the boundary's when the next one is due."""
-    monkeypatch.setattr(listening, "PUSH_S", 5.0)
+    monkeypatch.setattr(listening, "PUSH_S", 30.0)
     clock = Clock(MONDAY - 8)
     recorded = case("dsmr-v5")
     async with contextlib.AsyncExitStack() as stack:
