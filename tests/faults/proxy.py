@@ -25,8 +25,7 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self.cut()
-        self._down = True
+        self.close_for_all()
 
     def cut(self) -> None:
         """Every connection ends at once, with what it held."""
@@ -57,6 +56,8 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, there_writer}
+        if self._down:  # cut while it was being made
+            self.cut()
         try:
             await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
         finally:

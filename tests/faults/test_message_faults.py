@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -19,7 +20,7 @@ from market.service.store import Store, instructions
 from meters.broker import Broker, free_port
 from meters.mqtt import Inbox, Message, Session
 from tests.faults import live_stand
-from tests.faults.live_stand import CLOSURE_S, stand
+from tests.faults.live_stand import CLOSURE_S, PATIENCE_S, stand
 from tests.faults.promise import promise
 from tests.service import scene
 from tests.service.scene import (
@@ -148,7 +149,10 @@ async def test_a_market_without_a_broker_goes_on(tmp_path: Path, solver: SolverP
             ):
                 await again.whole(5)
                 await again.until(lambda: again.query("SELECT * FROM outbox") == [])
-                told = [Clearing.model_validate_json(incoming.payload) for incoming in await later.batch()]
+                told: list[Clearing] = []
+                async with asyncio.timeout(PATIENCE_S):
+                    while not told or told[-1].interval_start < START + 5 * SECONDS:
+                        told += [Clearing.model_validate_json(one.payload) for one in await later.batch()]
     assert told[-1].status == "CLEARED"
     assert market.failures == again.failures == []
     assert again.clearings() == ["CLEARED"] * 3 + ["SUSPENDED"] * 2 + ["CLEARED"]

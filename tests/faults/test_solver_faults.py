@@ -70,6 +70,7 @@ async def test_a_solver_that_dies_hangs_or_is_given_nonsense_costs_one_interval(
                     # The one that hangs is not waited for longer than it needs to hang.
                     await market.whole(number, late_s=CLEARING_S - HANGING_S if number == HANGS else 1)
                 await market.until_state(4, "FINAL")
+                await market.until(lambda: len(meters.payloads["clearing"]) == 7)
     assert market.failures == []
     assert market.clearings() == ["CLEARED", *["SUSPENDED"] * 3, *["CLEARED"] * 3]
     reasons = market.query("SELECT reason FROM transition WHERE state = 'SUSPENDED' ORDER BY at")
