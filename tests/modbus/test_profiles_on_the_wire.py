@@ -41,7 +41,7 @@ def check(poll: Poll, case: Case) -> None:
 
 
 async def poll(url: str, case: Case, unit: int, serial: Serial | None = None) -> Poll:
-    with closing(Line(parse_place(url), serial, timeout_s=1.0)) as line:
+    with closing(Line(parse_place(url), serial, timeout_s=10.0)) as line:
         return await make_unit(line, find_profile(case.profile), unit, lambda: NOW).poll()
 
 
@@ -78,7 +78,7 @@ async def test_three_units_share_a_serial_line(register_server: Path, tmp_path: 
         libmodbus_rtu(register_server, lines[0], bus.units[0]),
         libmodbus_rtu(register_server, lines[1], bus.units[1]),
         libmodbus_rtu(register_server, lines[2], bus.units[2]),
-        closing(Line(parse_place(bus.client), Serial(baud=BAUD), timeout_s=1.0)) as line,
+        closing(Line(parse_place(bus.client), Serial(baud=BAUD), timeout_s=10.0)) as line,
     ):
         for unit, case in enumerate(some, 11):
             profile = find_profile(case.profile)
