@@ -117,8 +117,8 @@ def wait_for_clearings(folder: Path, count: int) -> None:
 
 
 def no_process_works_in(folder: Path) -> bool:
-    """Whether within some seconds nobody is left whose command line names ``folder``."""
-    deadline = time.monotonic() + 10
+    """Whether soon nobody is left whose command line names ``folder``."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not any(str(folder) in words for words in command_lines()):
             return True

@@ -97,22 +97,21 @@ def serving(folder: Path, databases: Sequence[Path | str] = (), **options: Any) 
         read_grants(tokens_file),
         **options,
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = uvicorn.Config(app, port=port, log_level="error", timeout_graceful_shutdown=1, ws="none")
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not server.started:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     try:
-        yield Console(f"http://127.0.0.1:{port}", folder, tokens, app)
+        yield Console(f"http://127.0.0.1:{listener.getsockname()[1]}", folder, tokens, app)
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
+        listener.close()
 
 
 @pytest.fixture(scope="session")

@@ -89,11 +89,10 @@ def cut_page(browser: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFa
 
         feed.stream = stream
         now = console.ask("SELECT MAX(at) FROM transition")[0][0]
-        with page.expect_response(re.compile("/events$")):
-            page.goto(f"http://127.0.0.1:{proxy.port}/f/{console.market}")
-        time.sleep(1)  # until the browser has read the stream's first event
+        listening(page, f"http://127.0.0.1:{proxy.port}/f/{console.market}")
         page.evaluate("window.untouched = true")
         outage = run(proxy.outage(CUT_S))
+        wait_for(lambda: page.text_content("#link") == "▲ no connection")
         dispute(console, now + 60)
         yield CutPage(page, outage, str(now), asked_from)
         page.context.close()
@@ -134,6 +133,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def listening(page: Any, address: str) -> None:
+    """Shows a page, and waits until it has read the first event of its stream."""
+    read: list[str] = []
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    session.on("Network.eventSourceMessageReceived", lambda event: read.append(event["eventName"]))
+    page.goto(address)
+    wait_for(lambda: page.evaluate("1") and "hello" in read)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -261,10 +270,8 @@ def test_a_change_shows_without_a_reload(fresh_console: Callable[..., Any], tab:
     with fresh_console() as console:
         now = console.ask("SELECT MAX(at) FROM transition")[0][0]
         page = tab()
-        with page.expect_response(re.compile("/events$")):
-            page.goto(console.page)
+        listening(page, console.page)
         page.evaluate("window.untouched = true")
-        time.sleep(1)
         dispute(console, now + 60)
         page.wait_for_selector(".state.disputed", timeout=15_000)
         assert page.evaluate("window.untouched")

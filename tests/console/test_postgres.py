@@ -167,7 +167,7 @@ def test_looking_cannot_write_and_acting_leaves_an_instruction(
         # A server that was started again has no connection any more.
         tx.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
@@ -191,7 +191,7 @@ def test_a_database_that_is_away_is_told_of_and_found_again(
     def allow(yes: bool) -> None:
         with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {str(yes).lower()}'))
-            terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            terminate = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = :name"
             connection.execute(text(terminate), {"name": name})
 
     with large.client() as client, client.stream("GET", f"{large.api}/events") as answer:

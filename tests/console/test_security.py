@@ -169,7 +169,7 @@ def test_the_tokens_file_keeps_no_token(tmp_path: Path, peergrid: Callable[..., 
 
 
 def test_a_client_that_asks_too_fast_waits() -> None:
-    buckets = Buckets(rate=10, burst=3)
+    buckets = Buckets(rate=0.001, burst=3)
     assert [buckets.wait_s("a") == 0 for _ in range(4)] == [True, True, True, False]
     assert buckets.wait_s("b") == 0
 

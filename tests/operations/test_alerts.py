@@ -255,6 +255,7 @@ def mailbox() -> Iterator[tuple[Mailbox, int]]:
         port=port,
         authenticator=known,
         auth_require_tls=False,
+        ready_timeout=60,
     )
     controller.start()
     yield mailbox, port

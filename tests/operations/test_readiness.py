@@ -48,10 +48,10 @@ def changed(path: Path, act: Callable[[Any], None]) -> None:
         act(tx)
 
 
-def found(path: Path, later_s: float = 0) -> dict[str, bool] | None:
+def found(path: Path, at: float | None = None) -> dict[str, bool] | None:
     market = Market(path)
     try:
-        state = readiness(market, time.time() + later_s)
+        state = readiness(market, time.time() if at is None else at)
         return None if state is None else {check.name: check.ok for check in state.checks}
     finally:
         market.close()
@@ -111,8 +111,10 @@ def test_a_market_whose_process_is_known_to_have_ended_is_not_ready_at_once(plac
 
 
 def test_a_market_that_is_silent_is_not_ready_and_nothing_of_it_is_known(place: Path) -> None:
-    assert found(place, SILENT_S - 5) == found(place)
-    state = found(place, SILENT_S + 5)
+    with Store(place, {}) as store, store.reading() as connection:
+        noted_at = health.parts(connection)[health.MARKET].seen_at
+    assert found(place, noted_at + SILENT_S) == found(place, noted_at)
+    state = found(place, noted_at + SILENT_S + 1)
     assert state is not None and [name for name, ok in state.items() if ok] == ["database", "lease"]
 
 
@@ -135,7 +137,7 @@ async def test_systemd_hears_that_a_service_began_lives_and_ends(
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE_S)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_USEC", "30000")
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
         async with told_of():
             assert systemd.recv(100) == b"READY=1"
             for _ in range(3):

@@ -224,9 +224,10 @@ async def live_market(
     settler: Callable[[Path, Store, MarketSettings], AbstractContextManager[Settler]] = own_chain,
     seen: Physics | None = None,
     registered: Registered | None = None,
+    busy_s: float = 0.2,
 ) -> AsyncIterator[LiveMarket]:
     """The same on the wall clock."""
-    with Store(folder / "market.sqlite", of.identity(), busy_s=0.2) as store:
+    with Store(folder / "market.sqlite", of.identity(), busy_s=busy_s) as store:
         lease = LeaseHolder(store, 3.0)
         assert await lease.acquire(asyncio.Event())
         async with lease:

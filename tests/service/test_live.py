@@ -11,6 +11,7 @@ from market.service.clock import WallClock
 from market.service.replay import Replay
 from market.service.solver import SolverProcess
 from market.service.store import Store, instructions, intervals
+from market.service.store.database import BUSY_S
 from meters.broker import Broker
 from tests.service.scene import (
     FEEDER,
@@ -55,7 +56,8 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
     async with Broker() as broker, living_meters(broker.port) as meters:
         with SolverProcess(FEEDER) as solver:
             stop = asyncio.Event()
-            async with live_market(tmp_path, broker.port, OF, clock_at(START - SECONDS), solver) as market:
+            first = clock_at(START - SECONDS)
+            async with live_market(tmp_path, broker.port, OF, first, solver, busy_s=BUSY_S) as market:
                 running = asyncio.create_task(market.run(stop))
                 await until(tmp_path, 1, "OPEN")
                 with Store(database, {}) as store, store.transaction() as tx:
@@ -69,7 +71,7 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
                 await running
             stop = asyncio.Event()
             later = clock_at(START + 5 * SECONDS + 10)
-            async with live_market(tmp_path, broker.port, OF, later, solver) as market:
+            async with live_market(tmp_path, broker.port, OF, later, solver, busy_s=BUSY_S) as market:
                 running = asyncio.create_task(market.run(stop))
                 await until(tmp_path, 6, "CLEARED")
                 stop.set()
