@@ -28,6 +28,7 @@ from market.service.settings import MarketSettings
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
 from market.service.store import Store, money
+from market.service.store.database import BUSY_S
 from market.service.store.journal import StoreJournal
 from meters.broker import Broker
 from meters.identity import signed_binding, write_key
@@ -119,7 +120,7 @@ async def command(*words: object) -> int:
 async def running(folder: Path, chain: Chain) -> AsyncIterator[tuple[Stand, Meters]]:
     with SolverProcess(FEEDER) as solver:
         async with Broker() as broker, living_meters(broker.port) as meters:
-            parts = {"settler": chain.settler, "registered": chain.registered}
+            parts = {"settler": chain.settler, "registered": chain.registered, "busy_s": BUSY_S}
             async with stand(folder, broker.port, solver, OF, **parts) as market:
                 yield market, meters
 
@@ -153,18 +154,22 @@ async def test_members_are_those_of_the_chain(
         def registered(meter: str) -> bool:
             return meter in (chain.registered._bound or {})
 
+        def refused() -> set[tuple[str, str, str]]:
+            return {
+                (receipt.meter, receipt.field, receipt.reason)
+                for receipt in meters.receipts
+                if receipt.kind == ReceiptKind.ORDER and receipt.result == ReceiptResult.REJECTED
+            }
+
         # One is not on the registry: it alone is refused, and told why.
+        await market.open(0)
+        await market.until(lambda: bool(refused()))
         await market.whole(0, orders=3)
         await market.until(lambda: bool(market.query("SELECT 1 FROM alarm WHERE kind = 'registry'")))
         alarm = market.query("SELECT subject, count FROM alarm WHERE kind = 'registry'")
         assert alarm == [(UNBOUND.meter, 1)]
-        refused = {
-            (receipt.meter, receipt.field, receipt.reason)
-            for receipt in meters.receipts
-            if receipt.kind == ReceiptKind.ORDER and receipt.result == ReceiptResult.REJECTED
-        }
         words = f"the chain's registry does not know meter {UNBOUND.meter}"
-        assert refused == {(UNBOUND.meter, "meter", words)}
+        assert refused() == {(UNBOUND.meter, "meter", words)}
         stranger = signer("meter:stranger").address
         place = ("--owner", NEW, "--connection-point", "bus:1", "--fuse-w", 9000)
         assert await asked(market, "join", stranger, *place) == 1
