@@ -35,7 +35,11 @@ pytestmark = [pytest.mark.needs("mosquitto", "anvil"), pytest.mark.timeout(240)]
 OF = live_settings()
 DELAY_S = 4 * 3600
 CONFIRMATIONS = 2
-FINAL = "SELECT interval_start FROM interval WHERE state = 'FINAL'"
+FINAL = (
+    "SELECT interval_start, MAX(number) FROM transition JOIN interval USING (interval_start)"
+    " WHERE interval.state = 'FINAL' GROUP BY interval_start"
+)
+"""Intervals that are final, and the change by which each came to be."""
 MONEY = {**DEPOSITS, **{treasury.address: treasury.deposit_ueur for treasury in OF.treasuries.values()}}
 
 
@@ -106,10 +110,10 @@ class Chain:
             yield
 
     async def _watch(self, market: Stand) -> None:
-        contracts, known = MarketContracts(RpcChain(self.url), self.deployment), set[int]()
+        contracts, known = MarketContracts(RpcChain(self.url), self.deployment), set[tuple[int, int]]()
         while True:
-            shown = {row[0] for row in market.query(FINAL)}
-            for start in shown - known:
+            shown = set(market.query(FINAL))
+            for start, _ in shown - known:
                 batches = market.query(f"SELECT DISTINCT batch FROM posting WHERE interval_start = {start}")
                 for (sequence,) in batches:
                     found = await asyncio.to_thread(contracts.settled, feeder_hash(OF.feeder), sequence)
