@@ -45,8 +45,10 @@ class TmpfsDisk(Disk):
         )
         if made.returncode:
             pytest.skip("may not mount a tmpfs here: the limited disk stands for it")
-        yield cls(folder)
-        subprocess.run(["umount", folder], check=True)
+        try:
+            yield cls(folder)
+        finally:
+            subprocess.run(["umount", folder], check=True)
 
     def fill(self) -> None:
         with contextlib.suppress(OSError), (self.folder / "ballast").open("wb") as file:
@@ -73,8 +75,10 @@ class LimitedDisk(Disk):
     def mounted(cls, folder: Path) -> Iterator[Disk]:
         disk = cls(folder)
         event.listen(Engine, "checkout", disk._limit)
-        yield disk
-        event.remove(Engine, "checkout", disk._limit)
+        try:
+            yield disk
+        finally:
+            event.remove(Engine, "checkout", disk._limit)
 
     def _limit(self, connection: Any, _record: Any, _proxy: Any) -> None:
         connection.execute(f"PRAGMA max_page_count = {self._pages}")

@@ -44,8 +44,12 @@ CHANGES = {
 def processes(pid: int) -> Iterator[int]:
     """A process and those that it began, from whichever of its threads."""
     yield pid
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in children.read_text().split():
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            children = (thread / "children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        for child in children:
             yield from processes(int(child))
 
 

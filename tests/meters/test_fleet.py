@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from meters.fleet import FleetConfig, agents_of, comfort, running
 from meters.household.settings import HouseholdSettings
 from meters.lifeline import Child
 from tests.meters.scripted_market import DOMAIN, FEEDER, MARKET, SECONDS, ScriptedMarket, Seen
-from tests.meters.test_broker import is_running
+from tests.meters.test_broker import PATIENCE_S, is_running
 
 START = 1_451_606_400 + 166 * 86_400 + 17 * 3600
 WAVES = 6
@@ -209,11 +210,10 @@ asyncio.run(main())
         assert is_running(pid)
         parent.kill()
         parent.wait()
-    for _ in range(250):
-        if not is_running(pid):
-            return
-        subprocess.run(["sleep", "0.02"], check=True)
-    pytest.fail("the fleet lives on")
+    deadline = time.monotonic() + PATIENCE_S
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the fleet lives on"
+        time.sleep(0.02)
 
 
 def test_a_bad_configuration_is_one_line_that_names_the_field(
