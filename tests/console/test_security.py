@@ -99,6 +99,13 @@ def test_the_log_refuses_changes(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_log_that_is_just_being_made_has_no_lines(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "console.sqlite")
+    (tmp_path / "console.sqlite").touch()
+    assert log.lines() == []
+    log.close()
+
+
 def test_behind_tls_cookies_travel_by_tls_only(fresh_console: Callable[..., Any]) -> None:
     with fresh_console(secure=True) as console:
         answer = httpx.post(f"{console.address}/sign-in", data={"token": console.tokens["viewer"]})
