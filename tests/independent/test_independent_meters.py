@@ -33,6 +33,8 @@ from tests.service.scene import (
 FOLDER = Path(__file__).parent
 SCHEMAS = FOLDER.parents[1] / "docs" / "messages"
 JAVASCRIPT, SHELL = 0, 1
+KEPT = "kept"
+ANSWERS = {("receipt", 0), ("receipt", 1), ("award", None)}
 pytestmark = [pytest.mark.needs("mosquitto", "mosquitto_pub", "node", "npm"), pytest.mark.timeout(120)]
 
 
@@ -87,15 +89,23 @@ class ShellMeter:
         self._meter = METERS[SHELL].address
         self.topic = f"peergrid/v1/{FEEDER_ID}/{self._meter}"
 
-    async def listen(self, topic: str, count: int) -> asyncio.subprocess.Process:
+    async def listen(self, count: int, *topics: str) -> asyncio.subprocess.Process:
+        named = [word for topic in topics for word in ("-t", topic)]
         return await asyncio.create_subprocess_exec(
-            *("mosquitto_sub", "-p", self._port, "-q", "1", "-t", topic, "-C", str(count), "-W", "120"),
+            *("mosquitto_sub", "-p", self._port, "-q", "1", *named, "-C", str(count), "-W", "120"),
             stdout=asyncio.subprocess.PIPE,
         )
 
-    async def publish(self, leaf: str, payload: bytes) -> None:
+    async def listening(self, count: int, topic: str) -> asyncio.subprocess.Process:
+        """One that is subscribed by now: it has heard what the broker keeps."""
+        process = await self.listen(count + 1, topic, KEPT)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"kept\n"
+        return process
+
+    async def publish(self, topic: str, payload: bytes, *options: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            *("mosquitto_pub", "-p", self._port, "-q", "1", "-t", f"{self.topic}/{leaf}", "-s"),
+            *("mosquitto_pub", "-p", self._port, "-q", "1", "-t", topic, "-s", *options),
             stdin=asyncio.subprocess.PIPE,
         )
         await process.communicate(payload)
@@ -103,15 +113,16 @@ class ShellMeter:
 
     async def trade(self) -> list[dict[str, Any]]:
         """One reading and one order; the receipts and the award."""
-        receipts = await self.listen(f"{self.topic}/receipt", 2)
-        awards = await self.listen(f"{self.topic}/award", 1)
-        gates = await self.listen(f"peergrid/v1/{FEEDER_ID}/gate", 1)
+        await self.publish(KEPT, b"kept", "-r")
+        receipts = await self.listening(2, f"{self.topic}/receipt")
+        awards = await self.listening(1, f"{self.topic}/award")
+        gates = await self.listen(1, f"peergrid/v1/{FEEDER_ID}/gate")
         gate = json.loads((await gates.communicate())[0])
         assert gate["state"] == "OPEN"
         common = {"v": 1, "meter": self._meter}
         registers = {"import_wh": 7, "export_wh": 0, "power_w": 0, "quality": 0}
         reading = {**common, "epoch": 0, "seq": 0, "taken_at": gate["opens_at"], **registers}
-        await self.publish("reading", signed("reading", reading, SHELL))
+        await self.publish(f"{self.topic}/reading", signed("reading", reading, SHELL))
         order = {
             **common,
             "feeder": FEEDER_ID,
@@ -122,7 +133,7 @@ class ShellMeter:
             "firm_q_var": 0,
             "steps": [{"side": 0, "energy_wh": 250, "limit_price": 900_000, "min_fill_percent": 0}],
         }
-        await self.publish("order", signed("order", order, SHELL))
+        await self.publish(f"{self.topic}/order", signed("order", order, SHELL))
         said = (await receipts.communicate())[0] + (await awards.communicate())[0]
         return [json.loads(line) for line in said.splitlines()]
 
@@ -157,8 +168,11 @@ async def test_a_javascript_client_and_mosquittos_commands_trade_by_the_schema_a
         ):
             await engine.run()
         by_shell = await shell
-        said, _ = await script.communicate(b"")
-    events = [json.loads(line) for line in said.splitlines()]
+        events: list[dict[str, Any]] = []
+        while not {(event["kind"], event["message"].get("kind")) for event in events} >= ANSWERS:
+            events.append(json.loads(await script.stdout.readline()))
+        rest, _ = await script.communicate(b"")
+    events += [json.loads(line) for line in rest.splitlines()]
     assert all(event["isMarkets"] for event in events), "ethers does not take the market's signature"
     by_script = [event["message"] for event in events]
     for heard, energy_wh in ((by_script, 300), (by_shell, 250)):
