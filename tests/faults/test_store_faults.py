@@ -159,7 +159,7 @@ async def test_a_database_that_is_locked(tmp_path: Path, solver: SolverProcess) 
     async with (
         Broker("mosquitto") as broker,
         living_meters(broker.port) as meters,
-        stand(tmp_path, broker.port, solver) as market,
+        stand(tmp_path, broker.port, solver, busy_s=0.2) as market,
     ):
         await market.whole(0)
         await market.until(lambda: meters.all_is_receipted)

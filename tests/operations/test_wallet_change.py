@@ -28,7 +28,6 @@ from market.service.settings import MarketSettings
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
 from market.service.store import Store, money
-from market.service.store.database import BUSY_S
 from market.service.store.journal import StoreJournal
 from meters.broker import Broker
 from meters.identity import signed_binding, write_key
@@ -120,7 +119,7 @@ async def command(*words: object) -> int:
 async def running(folder: Path, chain: Chain) -> AsyncIterator[tuple[Stand, Meters]]:
     with SolverProcess(FEEDER) as solver:
         async with Broker() as broker, living_meters(broker.port) as meters:
-            parts = {"settler": chain.settler, "registered": chain.registered, "busy_s": BUSY_S}
+            parts = {"settler": chain.settler, "registered": chain.registered}
             async with stand(folder, broker.port, solver, OF, **parts) as market:
                 yield market, meters
 

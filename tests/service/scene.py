@@ -39,6 +39,7 @@ from market.service.settings import MarketSettings, Member, Treasury
 from market.service.settler import ContractSettler
 from market.service.solver import SolverProcess
 from market.service.store import Store
+from market.service.store.database import BUSY_S
 from market.service.store.journal import StoreJournal
 from market.service.waves import SimulatedMarket
 from meters.broker import HOST, Broker
@@ -224,7 +225,7 @@ async def live_market(
     settler: Callable[[Path, Store, MarketSettings], AbstractContextManager[Settler]] = own_chain,
     seen: Physics | None = None,
     registered: Registered | None = None,
-    busy_s: float = 0.2,
+    busy_s: float = BUSY_S,
 ) -> AsyncIterator[LiveMarket]:
     """The same on the wall clock."""
     with Store(folder / "market.sqlite", of.identity(), busy_s=busy_s) as store:

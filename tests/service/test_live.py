@@ -11,7 +11,6 @@ from market.service.clock import WallClock
 from market.service.replay import Replay
 from market.service.solver import SolverProcess
 from market.service.store import Store, instructions, intervals
-from market.service.store.database import BUSY_S
 from meters.broker import Broker
 from tests.service.scene import (
     FEEDER,
@@ -57,7 +56,7 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
         with SolverProcess(FEEDER) as solver:
             stop = asyncio.Event()
             first = clock_at(START - SECONDS)
-            async with live_market(tmp_path, broker.port, OF, first, solver, busy_s=BUSY_S) as market:
+            async with live_market(tmp_path, broker.port, OF, first, solver) as market:
                 running = asyncio.create_task(market.run(stop))
                 await until(tmp_path, 1, "OPEN")
                 with Store(database, {}) as store, store.transaction() as tx:
@@ -71,7 +70,7 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
                 await running
             stop = asyncio.Event()
             later = clock_at(START + 5 * SECONDS + 10)
-            async with live_market(tmp_path, broker.port, OF, later, solver, busy_s=BUSY_S) as market:
+            async with live_market(tmp_path, broker.port, OF, later, solver) as market:
                 running = asyncio.create_task(market.run(stop))
                 await until(tmp_path, 6, "CLEARED")
                 stop.set()
