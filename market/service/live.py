@@ -407,6 +407,8 @@ class LiveMarket(Engine):
             try:
                 await self._gateway.publish_outbox()
             except BrokerError:
+                if not self._gateway.trouble:
+                    raise  # it is there, and refuses
                 self._unpublished.set()
 
     async def _note_health(self) -> None:

@@ -228,30 +228,30 @@ async def live_market(
     busy_s: float = BUSY_S,
 ) -> AsyncIterator[LiveMarket]:
     """The same on the wall clock."""
-    with Store(folder / "market.sqlite", of.identity(), busy_s=busy_s) as store:
+    async with AsyncExitStack() as parts:
+        store = parts.enter_context(Store(folder / "market.sqlite", of.identity(), busy_s=busy_s))
         lease = LeaseHolder(store, 3.0)
         assert await lease.acquire(asyncio.Event())
-        async with lease:
-            with settler(folder, store, of) as chain:
-                async with AsyncExitStack() as parts:
-                    gateway = gateway_on(port, of, store, clock)
-                    gateway.start()
-                    parts.push_async_exit(gateway)
-                    yield await asyncio.to_thread(
-                        LiveMarket,
-                        settings=of,
-                        signer=MARKET,
-                        domain=DOMAIN,
-                        store=store,
-                        gateway=gateway,
-                        clock=clock,
-                        physics=seen or physics(),
-                        settler=chain,
-                        progress=lambda _: None,
-                        solver=solver,
-                        lease=lease,
-                        registered=registered,
-                    )
+        await parts.enter_async_context(lease)
+        chain = parts.enter_context(settler(folder, store, of))
+        gateway = gateway_on(port, of, store, clock)
+        gateway.start()
+        parts.push_async_exit(gateway)
+        yield await asyncio.to_thread(
+            LiveMarket,
+            settings=of,
+            signer=MARKET,
+            domain=DOMAIN,
+            store=store,
+            gateway=gateway,
+            clock=clock,
+            physics=seen or physics(),
+            settler=chain,
+            progress=lambda _: None,
+            solver=solver,
+            lease=lease,
+            registered=registered,
+        )
 
 
 def order_of(index: int, interval_start: int, version: int = 0) -> Order:

@@ -6,8 +6,12 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
+from grid.errors import BrokerError
 from market.messages.models import Gate
 from market.service.clock import WallClock
+from market.service.gateway import Gateway
 from market.service.replay import Replay
 from market.service.solver import SolverProcess
 from market.service.store import Store, instructions, intervals
@@ -86,3 +90,21 @@ async def test_gates_open_and_close_and_an_operator_suspends_and_resumes(tmp_pat
     scratch = tmp_path / "scratch.sqlite"
     with Store(database, {}) as stored, Store(scratch, {}) as empty:
         assert Replay(stored, empty, lambda _: physics()).run() is None
+
+
+async def test_a_broker_that_is_there_and_refuses_ends_the_market(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other than one that is away, which is waited for."""
+
+    async def refused(gateway: Gateway) -> None:
+        while gateway.trouble:
+            await asyncio.sleep(0.01)
+        raise BrokerError("the broker refused a message")
+
+    monkeypatch.setattr(Gateway, "publish_outbox", refused)
+    async with Broker() as broker:
+        with SolverProcess(FEEDER) as solver:
+            async with live_market(tmp_path, broker.port, OF, clock_at(START - SECONDS), solver) as market:
+                with pytest.raises(BrokerError, match="refused"):
+                    await market.run(asyncio.Event())
